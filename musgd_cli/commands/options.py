@@ -1,0 +1,44 @@
+"""Options that several verbs share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only the result, warnings and errors.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help="Data set: a YAML in Ultralytics' format, or its folder."),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="Profile of the machine that trains: a name or a TOML file. Default: this machine's."
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help="Profile of the machine that will run the model. Default: this machine's."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, e.g. optim.lr=0.02."),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=0, help="Engine threads; 0 takes every core.")
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Read another machine's recorded /proc and /sys below this folder, nothing live.",
+        exists=True,
+        file_okay=False,
+    ),
+]

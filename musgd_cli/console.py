@@ -1,0 +1,125 @@
+"""The two streams a command writes to, and who is watching.
+
+Results go to stdout. Narration, warnings, progress and errors go to stderr, so that
+``musgd … --json | jq`` always works. This is the only module that knows about terminals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from musgd_cli.errors import MusgdError
+    from musgd_cli.records import Record
+
+UNWATCHED_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe: wide enough that no cell is cut."""
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    watched = stream.isatty()
+    width = None if watched or "COLUMNS" in os.environ else UNWATCHED_WIDTH
+    # Numbers, paths and brackets in our text are ours to style.
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not watched)
+
+
+class Terminal:
+    """Where one command speaks.
+
+    Args:
+        as_json: The result is one JSON object on stdout; tables are left out.
+        quiet: Only the result, warnings and errors.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._out: Console | None = None
+        self._err: Console | None = None
+
+    @property
+    def out(self) -> Console:
+        """The rich console on stdout."""
+        if self._out is None:
+            self._out = _console(sys.stdout)
+        return self._out
+
+    @property
+    def err(self) -> Console:
+        """The rich console on stderr."""
+        if self._err is None:
+            self._err = _console(sys.stderr)
+        return self._err
+
+    @property
+    def watched(self) -> bool:
+        """Whether a person is looking at stderr, so that live displays make sense."""
+        return sys.stderr.isatty() and not self.quiet and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str) -> None:
+        """Tell how the work goes: one line on stderr, silenced by ``--quiet``. No markup."""
+        if not self.quiet:
+            self.err.print(text, markup=False)
+
+    def warn(self, what: str, mend: str | None = None) -> None:
+        """Tell of something that did not stop the work but should be known."""
+        self.err.print("[yellow]warning:[/] ", end="")
+        self.err.print(what, markup=False)
+        if mend:
+            self.err.print("[dim]mend:[/] ", end="")
+            self.err.print(mend, markup=False)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Print a result for people on stdout; nothing under ``--json``."""
+        if not self.as_json:
+            self.out.print(renderable)
+
+    def emit(self, record: Record | Mapping[str, Any]) -> None:
+        """Print the result for scripts on stdout, under ``--json`` only.
+
+        A rich console would wrap long lines and eat brackets, so it is not asked.
+        """
+        if self.as_json:
+            data = record if isinstance(record, Mapping) else record.model_dump(mode="json")
+            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def live(self, renderable: RenderableType) -> Iterator[Live | None]:
+        """Show a display that redraws in place on stderr; ``None`` where no person watches."""
+        if not self.watched:
+            yield None
+            return
+        from rich.live import Live
+
+        with Live(renderable, console=self.err, refresh_per_second=4, transient=False) as live:
+            yield live
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[None]:
+        """Show that work goes on: a spinner for a person, one plain line otherwise."""
+        if not self.watched:
+            self.say(text)
+            yield
+            return
+        with self.err.status(text):
+            yield
+
+
+def print_error(error: MusgdError) -> None:
+    """Print the two lines of a foreseen failure on stderr."""
+    console = _console(sys.stderr)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(error.what, markup=False)
+    console.print("[bold]mend:[/] ", end="")
+    console.print(error.mend, markup=False)

@@ -1,0 +1,557 @@
+"""The records that cross from stage to stage, and from machine to machine.
+
+All of them are frozen. ``None`` means "cannot be measured here" and is never written as 0. Names
+carry their unit: ``_ms``, ``_w``, ``_j``, ``_c``, ``_mb`` (2**20 bytes), ``_s``.
+
+Board and host may run different versions of musgd, so each record carries a ``schema`` version:
+unknown fields are refused when we write, and kept when we read a newer minor version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+SCHEMA = "1.0"
+"""Version of the records below: the minor grows when a field is added, the major when one changes."""
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "mixed-int8"]
+"""What was built. ``int8`` means at least 0.80 of the convolutions' MACs are int8."""
+
+Kind = Literal["measured", "reported", "estimated"]
+"""How a figure came about: by an instrument, by firmware's word, or by a model of ours."""
+
+
+def _schema_version(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor or 0)
+
+
+class Frozen(BaseModel):
+    """A part of a record: immutable, and strict about its fields unless a newer version wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _refuse_unknown_fields(self, info: ValidationInfo) -> Self:
+        written_by_newer = bool(info.context and info.context.get("written_by_newer"))
+        if self.model_extra and not written_by_newer:
+            raise ValueError(f"unknown field {', '.join(sorted(map(repr, self.model_extra)))}")
+        return self
+
+
+class Record(Frozen):
+    """A whole record, as it stands in a file or on stdout."""
+
+    # pydantic's deprecated BaseModel.schema() owns the plain name, hence the alias.
+    schema_: str = Field(default=SCHEMA, alias="schema")
+
+    @field_validator("schema_")
+    @classmethod
+    def _same_major(cls, value: str) -> str:
+        if _schema_version(value)[0] != _schema_version(SCHEMA)[0]:
+            raise ValueError(f"schema {value} cannot be read by schema {SCHEMA}")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _schema_first(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        fields.pop("schema_", None)
+        fields.pop("schema", None)
+        return {"schema": self.schema_, **fields}
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Read a record from decoded JSON, keeping unknown fields of a newer minor version.
+
+        Raises:
+            pydantic.ValidationError: A field is missing, of the wrong type or unknown, or the
+                major version differs.
+        """
+        version = str(data.get("schema", SCHEMA))
+        try:
+            newer = _schema_version(version) > _schema_version(SCHEMA)
+        except ValueError:
+            newer = False
+        return cls.model_validate(dict(data), context={"written_by_newer": newer})
+
+
+# ----------------------------------------------------------------------------------------- Host
+
+
+class Host(Record):
+    """One machine, as far as it could be told. ``None``: this tree does not say."""
+
+    board: str
+    """``pi4b``, ``jetson-nano``, ``jetson-nano-2gb``, ``x86-gpu``, ``x86-cpu``, ``pi5``, …"""
+    model: str | None = None
+    """What the firmware calls the board, for people."""
+    cpu: str | None = None
+    cores: int | None = None
+    ram_mb: int | None = None
+    gpu: str | None = None
+    gpu_memory_mb: int | None = None
+    os: str | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    """The kernel's architecture, e.g. ``aarch64``. A 32-bit userland can run below it."""
+    bits: int | None = None
+    """Userland bits, 32 or 64."""
+    cpu_features: tuple[str, ...] | None = None
+    """Those that decide speed here: ``asimd``, ``dotprod``, ``i8mm``, ``avx2``, ``vnni``, …"""
+    container: str | None = None
+    """``docker``, ``podman``, ``wsl``, …; ``none`` when the tree says there is none."""
+    emulated: bool | None = None
+    python: str | None = None
+    runtimes: Mapping[str, str | None] = Field(default_factory=dict)
+    """Engine name to its installed version, or ``None`` where it is not installed."""
+    power_meters: tuple[str, ...] = ()
+    jetpack: str | None = None
+    decided_by: str | None = None
+    """Which rule named the board, e.g. ``MUSGD_BOARD`` or ``device-tree compatible``."""
+
+
+class Check(Frozen):
+    """One line of ``musgd doctor``."""
+
+    name: str
+    ok: bool
+    found: str
+    needed: str
+    mend: str | None = None
+    """What to type, when ``ok`` is false."""
+
+
+# ------------------------------------------------------------------------- Profile, Plan
+
+
+class OptimSettings(Frozen):
+    """``[optim]``: which optimizer, and its values. ``[optim.NAME]`` holds one optimizer's own."""
+
+    name: Literal["musgd", "sgd", "muon-sgd", "adamw"]
+    lr: float = Field(gt=0)
+    """Learning rate at the end of the warm-up."""
+    lr_final: float = Field(ge=0, le=1)
+    """Learning rate at the last epoch, as a share of ``lr``; linear in between."""
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    nesterov: bool
+    adapt_factor: float | Literal["auto"]
+    norm_scope: Literal["tensor", "global"]
+    lr_in_buffer: bool
+    decay_in_norm: bool
+    warmup_epochs: float = Field(ge=0)
+    warmup_momentum: float = Field(ge=0, lt=1)
+    warmup_bias_lr: float = Field(ge=0)
+
+    @field_validator("adapt_factor")
+    @classmethod
+    def _not_negative(cls, value: float | str) -> float | str:
+        if isinstance(value, (int, float)) and value < 0:
+            raise ValueError("must be 0 or more, or 'auto'")
+        return value
+
+
+class TrainSettings(Frozen):
+    """``[train]``: what to train on, for how long, and with what of this machine."""
+
+    data: str | None = None
+    """Path of a data set YAML or folder."""
+    model: str
+    """Weights (``.pt``) to start from, or a model YAML (``yolo26n.yaml``) to train from scratch."""
+    name: str | None = None
+    epochs: int = Field(gt=0)
+    imgsz: int = Field(ge=32, multiple_of=32)
+    batch: int = Field(gt=0)
+    accumulate: int = Field(gt=0)
+    """Batches whose gradients are summed before one optimizer step."""
+    workers: int = Field(ge=0)
+    """Processes that load images; Ultralytics uses none on a CPU."""
+    cache: Literal["none", "ram"]
+    amp: Literal["fp32", "fp16", "bf16"]
+    threads: int = Field(ge=0)
+    """Threads torch computes with; 0 takes every core this process may use."""
+    device: str
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    seed: int = Field(ge=0)
+    patience: int = Field(ge=0)
+    """Epochs without a better fitness before training stops; 0 never stops early."""
+    mosaic: float = Field(ge=0, le=1)
+    close_mosaic: int = Field(ge=0)
+    """Epochs at the end that train without mosaic."""
+    translate: float = Field(ge=0, le=1)
+    scale: float = Field(ge=0, lt=1)
+
+
+RuntimeName = Literal["onnxruntime", "openvino", "ncnn", "tensorrt", "litert", "null"]
+
+
+class CompressSettings(Frozen):
+    """``[compress]``: what to export for this board."""
+
+    runtimes: tuple[RuntimeName, ...]
+    precision: Precision
+    """What is built beside the fp32 parent; ``--int8`` asks for ``int8``."""
+    calib: int = Field(gt=0)
+    """Training images that calibrate activations."""
+    calib_method: Literal["minmax", "percentile", "entropy"]
+    nms_free: bool
+    """Export the one-to-one head, which needs no NMS, in place of the one-to-many head."""
+
+
+class BenchSettings(Frozen):
+    """``[bench]``: how long and with how many threads an artifact is measured."""
+
+    threads: int = Field(ge=0)
+    """Engine threads; 0 takes every core this process may use."""
+    duration_s: float = Field(gt=0)
+    """Seconds of steady state that are measured."""
+    warmup_s: float = Field(ge=0)
+    """Shortest warm-up; it goes on until latency is steady."""
+
+
+class Profile(Record):
+    """A board's tuned values. A section's ``None``-able keys may be left out of the file."""
+
+    name: str
+    summary: str
+    boards: tuple[str, ...] = ()
+    """The ``Host.board`` values this profile is for."""
+    optim: Mapping[str, Any]
+    """``[optim]`` as written: common keys, ``name``, and one table an optimizer."""
+    train: TrainSettings
+    compress: CompressSettings
+    bench: BenchSettings
+
+
+class Beaten(Frozen):
+    """A value that a stronger source replaced."""
+
+    value: Any
+    source: str
+
+
+class Settled(Frozen):
+    """A setting's value, where it came from, and what it beat, strongest first."""
+
+    value: Any
+    source: str
+    over: tuple[Beaten, ...] = ()
+
+
+class Plan(Record):
+    """Every setting of a run, settled: profile < file < environment < flag."""
+
+    profile: str
+    """Gives ``[optim]`` and ``[train]``: the machine that trains."""
+    target: str
+    """Gives ``train.imgsz``, ``[compress]`` and ``[bench]``: the machine that runs the model."""
+    settings: Mapping[str, Settled]
+    """``section.key`` to its settled value."""
+
+    def value(self, key: str) -> Any:
+        """Return the settled value of ``section.key``.
+
+        Raises:
+            KeyError: There is no such setting.
+        """
+        return self.settings[key].value
+
+    def _section(self, name: str) -> dict[str, Any]:
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): settled.value
+            for key, settled in self.settings.items()
+            if key.startswith(prefix)
+        }
+
+    @property
+    def optim(self) -> OptimSettings:
+        """The ``optim`` section, typed."""
+        return OptimSettings.model_validate(self._section("optim"))
+
+    @property
+    def train(self) -> TrainSettings:
+        """The ``train`` section, typed."""
+        return TrainSettings.model_validate(self._section("train"))
+
+    @property
+    def compress(self) -> CompressSettings:
+        """The ``compress`` section, typed."""
+        return CompressSettings.model_validate(self._section("compress"))
+
+    @property
+    def bench(self) -> BenchSettings:
+        """The ``bench`` section, typed."""
+        return BenchSettings.model_validate(self._section("bench"))
+
+
+# ------------------------------------------------------------------------------------- training
+
+
+class StepLog(Frozen):
+    """One optimizer step, a line of ``steps.jsonl``."""
+
+    step: int
+    """Optimizer steps since the run began, from 1."""
+    epoch: int
+    """From 1."""
+    loss: float | None
+    """The batch's summed loss, as it was differentiated; ``None`` when it was not finite."""
+    grad_norm: float | None
+    """Global L2 norm of the gradient before the clip; ``None`` when it was not finite."""
+    clipped: bool
+    beta: float | None
+    """Mean momentum used over the parameter tensors, weighted by their size."""
+    lr: float
+    skipped: bool = False
+    """The step was left out because its gradient was not finite."""
+
+
+class EpochLog(Frozen):
+    """One epoch, a line of ``epochs.jsonl`` and of the live view."""
+
+    epoch: int
+    """From 1."""
+    epochs: int
+    seconds: float
+    eta_s: float
+    losses: Mapping[str, float]
+    """Mean training losses by name, e.g. ``box_loss``."""
+    val_losses: Mapping[str, float]
+    map50_95: float | None
+    map50: float | None
+    grad_norm: float | None
+    """Median over the epoch's steps, before the clip."""
+    beta: float | None
+    clipped_share: float | None
+    skipped_steps: int
+    lr: float
+    memory_mb: float | None
+    """Peak since the run began: GPU memory where training runs on one, else resident memory."""
+    temperature_c: float | None
+
+
+class TrainResult(Record):
+    """A finished training run, ``train.json``."""
+
+    run: str
+    weights: str
+    """Path of the best weights, relative to the run folder."""
+    sha256: str
+    """Of the weights file."""
+    optimizer: str
+    epochs: int
+    """Epochs that ran; fewer than the plan's when patience ended the run."""
+    steps: int
+    seconds: float
+    map50_95: float | None
+    """Of the best weights on the ``val`` split, by Ultralytics' validator."""
+    map50: float | None
+    peak_memory_mb: float | None
+    clipped_share: float | None
+    beta_mean: float | None
+    skipped_steps: int = 0
+    data: str
+    split: str = "val"
+    n_images: int
+    """Images trained on."""
+    n_val_images: int
+    names: tuple[str, ...]
+    model: str
+    imgsz: int
+    batch: int
+    seed: int
+    device: str
+    threads: int
+    target: str
+    resumed: int = 0
+    """How many times the run was interrupted and taken up again."""
+    versions: Mapping[str, str] = Field(default_factory=dict)
+
+
+# -------------------------------------------------------------------------------------- Artifact
+
+
+class Calibration(Frozen):
+    """What set the activation ranges of a quantized model."""
+
+    method: str
+    n_images: int
+    seed: int
+    split: str
+    images: tuple[str, ...]
+    """File names, relative to the data set's folder."""
+
+
+class Gate(Frozen):
+    """An artifact held against its float parent on images that calibrated nothing."""
+
+    verdict: Literal["passed", "failed", "inconclusive"]
+    map50_95_drop: float | None
+    """Parent minus artifact."""
+    interval: tuple[float, float] | None
+    """Bootstrap 90 % interval of the drop, paired over images."""
+    match_recall: float | None
+    match_precision: float | None
+    n_images: int
+    scored_by: str
+
+
+class Artifact(Record):
+    """A model built for one runtime, ``artifact.json`` of its folder."""
+
+    path: str
+    """The artifact's folder, as it was written."""
+    files: tuple[str, ...]
+    """The model's files, relative to the folder; the first is the one to open."""
+    sha256: str
+    """Over the model's files, sorted by name; ``artifact.json`` left out."""
+    parent_sha256: str | None
+    """Of the float parent (for the fp32 ONNX: of the weights)."""
+    target: str
+    runtime: RuntimeName
+    precision_asked: Precision
+    precision: Precision
+    """Read back from what was built."""
+    int8_macs_share: float | None = None
+    """Share of the convolutions' multiply-accumulates done in int8, read from the built model."""
+    imgsz: int
+    names: tuple[str, ...]
+    nms_free: bool
+    """The output is final boxes; otherwise raw predictions that need NMS."""
+    stride: int = 32
+    size_mb: float
+    calibration: Calibration | None = None
+    gate: Gate | None = None
+    versions: Mapping[str, str] = Field(default_factory=dict)
+    license: str = "AGPL-3.0-or-later"
+
+
+class SkippedExport(Frozen):
+    """An artifact that could not be made here."""
+
+    target: str
+    runtime: str
+    why: str
+    mend: str
+
+
+class ExportReport(Record):
+    """What ``musgd export --json`` prints."""
+
+    artifacts: tuple[Artifact, ...]
+    skipped: tuple[SkippedExport, ...] = ()
+
+
+# ----------------------------------------------------------------------------------- BenchReport
+
+
+class LatencyMs(Frozen):
+    """Milliseconds of one inference, the engine alone."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    min: float
+    max: float
+
+
+class PowerReading(Frozen):
+    """Energy over one window, as a meter gave it."""
+
+    energy_j: float
+    seconds: float
+    source: str
+    """E.g. ``rapl:package-0``."""
+    scope: str
+    """``board``, ``module``, ``gpu`` or ``package``."""
+    kind: Kind
+    hz: float | None
+    """Samples a second; ``None`` for a hardware counter that is read twice."""
+
+    @property
+    def power_w(self) -> float:
+        """Mean watts over the window."""
+        return self.energy_j / self.seconds
+
+
+class BenchReport(Record):
+    """One artifact measured on one machine with one thread count."""
+
+    artifact: str
+    artifact_sha256: str
+    target: str
+    runtime: str
+    runtime_version: str | None
+    precision: Precision
+    imgsz: int
+    host: Host
+    data: str | None
+    split: str | None
+    n_images: int
+    """Images scored; the mAP below is theirs."""
+    threads: int
+    n: int
+    """Inferences timed."""
+    warmup: int
+    """Inferences before the timed ones."""
+    steady: bool
+    """The warm-up ended because latency had settled, not because its time was up."""
+    latency_ms: LatencyMs
+    samples_ms: tuple[float, ...]
+    """Every timed inference, in order."""
+    fps: float
+    """1000 / mean inference."""
+    fps_end_to_end: float
+    """1000 / mean of letterbox, inference and decode, images already in memory."""
+    pre_ms: float
+    """Median of letterbox and layout."""
+    post_ms: float
+    """Median of decode, NMS or top-k, and rescale."""
+    peak_memory_mb: float | None
+    map50_95: float | None
+    map50: float | None
+    recall_small: float | None
+    """At IoU 0.5, objects under 32² px in the original image; ``None`` when there is none."""
+    n_small: int
+    power_w: float | None
+    energy_per_frame_j: float | None
+    power_source: str | None
+    power_scope: str | None = None
+    power_kind: Kind | None
+    temperature_c: float | None
+    """Highest during the run."""
+    throttled: bool | None
+    load_ms: float
+    first_inference_ms: float
+    versions: Mapping[str, str] = Field(default_factory=dict)
+
+
+class BenchReports(Record):
+    """What ``musgd bench --json`` prints."""
+
+    reports: tuple[BenchReport, ...]
+
+
+class DoctorReport(Record):
+    """What ``musgd doctor --json`` prints."""
+
+    host: Host
+    profile: str | None
+    checks: tuple[Check, ...]

@@ -1,0 +1,1 @@
+"""Records turned into something to look at: terminal tables and PNG curves. Reads records only."""

@@ -1,0 +1,176 @@
+"""The run folder: the seam between the stages, and between machines.
+
+::
+
+    runs/<name>/
+        plan.json    every setting, settled, before training starts
+        train.json   the result; its presence means the run is finished
+        steps.jsonl  epochs.jsonl
+        weights/     best.pt, last.pt, and resume.pt while the run is unfinished
+        plots/
+        artifacts/<target>-<runtime>-<precision>-<imgsz>/   one folder a built model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from musgd_cli.errors import UsageError
+from musgd_cli.records import Artifact, Plan, TrainResult
+from musgd_cli.storage import read_record, write_failed
+
+RUNS = Path("runs")
+"""Where runs live, relative to the folder musgd is called in."""
+
+ARTIFACT_FILE = "artifact.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder and the places in it. Nothing is created by looking."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.path.resolve().name
+
+    @property
+    def plan_file(self) -> Path:
+        """Where the plan lies."""
+        return self.path / "plan.json"
+
+    @property
+    def train_file(self) -> Path:
+        """Where the training result lies, once the run is finished."""
+        return self.path / "train.json"
+
+    @property
+    def steps_file(self) -> Path:
+        """One JSON line an optimizer step."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def epochs_file(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "epochs.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "weights"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of curves."""
+        return self.path / "plots"
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of exported models."""
+        return self.path / "artifacts"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended in good order."""
+        return self.train_file.is_file()
+
+    def plan(self) -> Plan:
+        """Read the run's plan.
+
+        Raises:
+            UsageError: There is none, or it is not a plan.
+        """
+        return read_record(self.plan_file, Plan)
+
+    def result(self) -> TrainResult:
+        """Read the run's training result.
+
+        Raises:
+            UsageError: There is none yet, or it is not a result.
+        """
+        if not self.finished:
+            raise UsageError(
+                f"the run {self.path} is not finished",
+                f"musgd train --resume {self.path}",
+            )
+        return read_record(self.train_file, TrainResult)
+
+
+def create_run(name: str, root: Path = RUNS) -> RunFolder:
+    """Create ``root/name`` for a new run.
+
+    Raises:
+        UsageError: The name is no plain folder name, or is taken.
+        MusgdError: The folder cannot be created.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(
+            f"{name!r} is no run name", "use a plain folder name, such as --name barn-1"
+        )
+    run = RunFolder(root / name)
+    try:
+        run.path.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UsageError(
+            f"the run {run.path} exists already",
+            "choose another --name, or remove that folder yourself",
+        ) from error
+    except OSError as error:
+        raise write_failed(run.path, error) from error
+    return run
+
+
+def free_name(stem: str, root: Path = RUNS) -> str:
+    """Return ``stem``, or the first of ``stem-2``, ``stem-3``, … that no run has."""
+    name, number = stem, 1
+    while (root / name).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def newest_finished(root: Path = RUNS) -> RunFolder:
+    """Return the run whose training ended last.
+
+    Raises:
+        UsageError: There is none.
+    """
+    finished = [RunFolder(file.parent) for file in root.glob("*/train.json")]
+    if not finished:
+        raise UsageError(f"no finished run in {root}", "musgd train, or musgd demo to try it out")
+    return max(finished, key=lambda run: run.train_file.stat().st_mtime)
+
+
+def find_run(spec: str, root: Path = RUNS) -> RunFolder:
+    """Return the run that ``spec`` names: a folder, or a name below ``root``.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    for path in (Path(spec), root / spec):
+        if RunFolder(path).plan_file.is_file():
+            return RunFolder(path)
+    known = ", ".join(sorted(file.parent.name for file in root.glob("*/plan.json")))
+    raise UsageError(
+        f"{spec} is no run", f"runs here: {known}" if known else "musgd train makes one"
+    )
+
+
+def artifact_folders(path: Path) -> list[Path]:
+    """Return the artifact folders at or below ``path``, sorted: one artifact, or a run's all."""
+    if (path / ARTIFACT_FILE).is_file():
+        return [path]
+    found = [*path.glob(f"*/{ARTIFACT_FILE}"), *path.glob(f"artifacts/*/{ARTIFACT_FILE}")]
+    return sorted(file.parent for file in found if not file.parent.name.startswith("."))
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read an artifact's record.
+
+    Raises:
+        UsageError: There is none, or it is not an artifact's.
+    """
+    return read_record(folder / ARTIFACT_FILE, Artifact)

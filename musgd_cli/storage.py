@@ -1,0 +1,184 @@
+"""Files that are either whole or absent, and the hashes that name them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from musgd_cli.errors import ExitCode, MusgdError, UsageError
+from musgd_cli.records import Record
+
+R = TypeVar("R", bound=Record)
+
+_MENDS = {
+    errno.ENOSPC: "free some disk space, or choose another place with --out or --project",
+    errno.EDQUOT: "free some of your quota, or choose another place with --out or --project",
+    errno.EACCES: "choose a folder you may write to, or mend its permissions",
+    errno.EPERM: "choose a folder you may write to, or mend its permissions",
+    errno.EROFS: "choose a folder on a file system that is not read-only",
+}
+
+
+def write_failed(path: Path, error: OSError) -> MusgdError:
+    """Put an ``OSError`` met while writing ``path`` into the user's words."""
+    mend = _MENDS.get(error.errno or 0, "check the disk and the folder, then run the command again")
+    return MusgdError(f"cannot write {path}: {error.strerror or error}", mend, ExitCode.FAILED)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut can undo the rename itself.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on leaving, flush it and rename it into place.
+
+    If the block raises, the temporary file is removed and ``path`` keeps what it held.
+
+    Raises:
+        MusgdError: The file could not be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise write_failed(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise write_failed(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; on leaving, rename it into place.
+
+    If the block raises, the temporary folder is removed. An existing ``path`` is replaced only
+    once its successor is complete.
+
+    Raises:
+        MusgdError: The folder could not be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise write_failed(path, error) from error
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        temporary.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            path.rename(old / path.name)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise write_failed(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all.
+
+    Raises:
+        MusgdError: The file could not be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as indented JSON, whole or not at all.
+
+    Raises:
+        MusgdError: The file could not be written.
+    """
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UsageError: It is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist", "check the path") from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is not JSON: {error}", "make it again with the command that wrote it"
+        ) from error
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read a record of ``kind``, keeping fields that a newer minor version added.
+
+    Raises:
+        UsageError: The file is missing, is not JSON or is not such a record.
+    """
+    data = read_json(path)
+    try:
+        if not isinstance(data, dict):
+            raise UsageError(
+                f"{path} is not a {kind.__name__}", "make it again with the command that wrote it"
+            )
+        return kind.parse(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the record"
+        raise UsageError(
+            f"{path} is not a {kind.__name__}: {where}: {first['msg']}",
+            "make it again with the command that wrote it, or update musgd",
+        ) from error
+
+
+def sha256_of(files: Iterable[Path]) -> str:
+    """Return the SHA-256 over the contents of ``files``, sorted by name.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
