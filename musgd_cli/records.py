@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
@@ -25,7 +24,7 @@ from pydantic import (
 )
 
 SCHEMA = "1.0"
-"""Version of the records below: the minor grows when a field is added, the major when one changes."""
+"""The minor grows when a field is added, the major when one changes its name or meaning."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "mixed-int8"]
 """What was built. ``int8`` means at least 0.80 of the convolutions' MACs are int8."""
@@ -40,7 +39,7 @@ def _schema_version(text: str) -> tuple[int, int]:
 
 
 class Frozen(BaseModel):
-    """A part of a record: immutable, and strict about its fields unless a newer version wrote it."""
+    """A part of a record: immutable, and strict unless a newer version wrote it."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -66,9 +65,7 @@ class Record(Frozen):
         return value
 
     @model_serializer(mode="wrap")
-    def _schema_first(
-        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
+    def _schema_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
         fields.pop("schema_", None)
         fields.pop("schema", None)

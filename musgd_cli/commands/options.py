@@ -23,17 +23,13 @@ Profile = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option(
-        help="Profile of the machine that will run the model. Default: this machine's."
-    ),
+    typer.Option(help="Profile of the machine that will run the model. Default: this machine's."),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, e.g. optim.lr=0.02."),
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=0, help="Engine threads; 0 takes every core.")
-]
+Threads = Annotated[int | None, typer.Option(min=0, help="Engine threads; 0 takes every core.")]
 Root = Annotated[
     Path | None,
     typer.Option(

@@ -1,0 +1,1 @@
+"""Rich tables and panels, one module a subject."""
