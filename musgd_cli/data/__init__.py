@@ -1,1 +1,19 @@
-"""Being built."""
+"""Detection data sets: load one, check one, read its images, and draw the built-in one.
+
+The doors below import their rooms when called, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from musgd_cli.data.dataset import DataSet
+
+
+def load(path: str | Path) -> DataSet:
+    """Load a data set's description and list its images. See `musgd_cli.data.dataset.load`."""
+    from musgd_cli.data import dataset
+
+    return dataset.load(path)
