@@ -10,9 +10,10 @@ unknown fields are refused when we write, and kept when we read a newer minor ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -146,21 +147,15 @@ class OptimSettings(Frozen):
     """Learning rate at the last epoch, as a share of ``lr``; linear in between."""
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
-    nesterov: bool
-    adapt_factor: float | Literal["auto"]
-    norm_scope: Literal["tensor", "global"]
-    lr_in_buffer: bool
-    decay_in_norm: bool
+    # The optimizers that lack one of the next five keep its default, which is to do nothing.
+    nesterov: bool = False
+    adapt_factor: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    norm_scope: Literal["tensor", "global"] = "tensor"
+    lr_in_buffer: bool = False
+    decay_in_norm: bool = False
     warmup_epochs: float = Field(ge=0)
     warmup_momentum: float = Field(ge=0, lt=1)
     warmup_bias_lr: float = Field(ge=0)
-
-    @field_validator("adapt_factor")
-    @classmethod
-    def _not_negative(cls, value: float | str) -> float | str:
-        if isinstance(value, (int, float)) and value < 0:
-            raise ValueError("must be 0 or more, or 'auto'")
-        return value
 
 
 class TrainSettings(Frozen):
@@ -182,9 +177,10 @@ class TrainSettings(Frozen):
     amp: Literal["fp32", "fp16", "bf16"]
     threads: int = Field(ge=0)
     """Threads torch computes with; 0 takes every core this process may use."""
-    device: str
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    seed: int = Field(ge=0)
+    device: str = Field(
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+    )
+    seed: int = Field(ge=0, le=2**32 - 1)
     patience: int = Field(ge=0)
     """Epochs without a better fitness before training stops; 0 never stops early."""
     mosaic: float = Field(ge=0, le=1)
@@ -200,7 +196,7 @@ RuntimeName = Literal["onnxruntime", "openvino", "ncnn", "tensorrt", "litert", "
 class CompressSettings(Frozen):
     """``[compress]``: what to export for this board."""
 
-    runtimes: tuple[RuntimeName, ...]
+    runtimes: tuple[RuntimeName, ...] = Field(min_length=1)
     precision: Precision
     """What is built beside the fp32 parent; ``--int8`` asks for ``int8``."""
     calib: int = Field(gt=0)
@@ -235,17 +231,25 @@ class Profile(Record):
     bench: BenchSettings
 
 
+def _tuple_from_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+SettingValue = Annotated[Any, AfterValidator(_tuple_from_list)]
+"""A setting's value; JSON's arrays come back as the tuples they were."""
+
+
 class Beaten(Frozen):
     """A value that a stronger source replaced."""
 
-    value: Any
+    value: SettingValue
     source: str
 
 
 class Settled(Frozen):
     """A setting's value, where it came from, and what it beat, strongest first."""
 
-    value: Any
+    value: SettingValue
     source: str
     over: tuple[Beaten, ...] = ()
 

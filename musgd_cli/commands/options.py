@@ -15,6 +15,22 @@ Data = Annotated[
     str | None,
     typer.Option("--data", "-d", help="Data set: a YAML in Ultralytics' format, or its folder."),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="Weights (.pt) to start from, or a model YAML to train from scratch."
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="The run's name, a folder below runs/.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+ImgSz = Annotated[
+    int | None, typer.Option("--imgsz", help="Side of the square input, a multiple of 32 pixels.")
+]
+Batch = Annotated[int | None, typer.Option(help="Images a training step sees.")]
+Optimizer = Annotated[
+    str | None, typer.Option(metavar="NAME", help="musgd, sgd, muon-sgd or adamw.")
+]
+Seed = Annotated[int | None, typer.Option(help="Of weights, augmentation and data order.")]
 Profile = Annotated[
     str | None,
     typer.Option(

@@ -1,0 +1,274 @@
+"""The four sections of settings: their keys, and what each key accepts, in plain words.
+
+Profiles, ``musgd.toml``, ``MUSGD_…`` variables and ``--set`` all hold values of the same keys. The
+schemas are the records' ``OptimSettings`` and its siblings; this module looks a key up in them,
+checks one value at a time, and reads the tables that a profile and ``musgd.toml`` share.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from musgd_cli.records import (
+    BenchSettings,
+    CompressSettings,
+    Frozen,
+    OptimSettings,
+    TrainSettings,
+)
+
+SECTIONS: Mapping[str, type[Frozen]] = {
+    "optim": OptimSettings,
+    "train": TrainSettings,
+    "compress": CompressSettings,
+    "bench": BenchSettings,
+}
+
+KEYS = tuple(
+    f"{section}.{key}" for section, schema in SECTIONS.items() for key in schema.model_fields
+)
+"""Every setting as ``section.key``, in reading order."""
+
+OPTIMIZERS: tuple[str, ...] = get_args(OptimSettings.model_fields["name"].annotation)
+
+_MUSGD_ONLY = frozenset({"adapt_factor", "norm_scope", "lr_in_buffer", "decay_in_norm"})
+_ABSENT: Mapping[str, frozenset[str]] = {
+    "musgd": frozenset(),
+    "sgd": _MUSGD_ONLY,
+    "muon-sgd": _MUSGD_ONLY,
+    "adamw": _MUSGD_ONLY | {"nesterov"},
+}
+
+
+def optimizer_has(optimizer: str, key: str) -> bool:
+    """Tell whether ``[optim]`` ``key`` means anything to ``optimizer``."""
+    return key not in _ABSENT[optimizer]
+
+
+def may_be_absent(key: str) -> bool:
+    """Tell whether ``section.key`` may go without a value: the data set, the run's name."""
+    return type(None) in get_args(_field(key).annotation)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return `` (did you mean …?)`` with the nearest of ``words``, or nothing."""
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def nearest_setting(key: str) -> str | None:
+    """Return the ``section.key`` that the unknown ``key`` most likely stands for."""
+    section, _, name = key.partition(".")
+    homes = [known for known in KEYS if name and known.endswith(f".{name}")]
+    if homes:  # spelt right, in the wrong section
+        return homes[0]
+    here = [known for known in KEYS if known.startswith(f"{section}.")]
+    near = difflib.get_close_matches(key, here, n=1, cutoff=0.7)
+    near = near or difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+def _field(key: str) -> FieldInfo:
+    section, _, name = key.partition(".")
+    return SECTIONS[section].model_fields[name]
+
+
+@lru_cache(maxsize=None)
+def _adapter(key: str, strict: bool) -> TypeAdapter[Any]:
+    info = _field(key)
+    annotation = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    return TypeAdapter(annotation, config={"strict": strict})
+
+
+def _in_words(annotation: Any, metadata: Iterable[Any]) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        base, *extra = get_args(annotation)
+        inner = [part for item in extra for part in getattr(item, "metadata", [item])]
+        return _in_words(base, inner)
+    if origin is Literal:
+        choices = list(map(str, get_args(annotation)))
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if origin in (Union, UnionType):
+        return " or ".join(
+            _in_words(part, metadata) for part in get_args(annotation) if part is not type(None)
+        )
+    if origin is tuple:
+        return f"a list of {_in_words(get_args(annotation)[0], ()).removeprefix('one of ')}"
+    if annotation is bool:
+        return "true or false"
+    if annotation is str:
+        return "text"
+    return _number_in_words(annotation, metadata)
+
+
+def _number_in_words(annotation: Any, metadata: Iterable[Any]) -> str:
+    words = "a whole number" if annotation is int else "a number"
+    low = high = multiple = ""
+    for bound in metadata:
+        match bound:
+            case annotated_types.Ge():
+                low = f"{bound.ge} or more"
+            case annotated_types.Gt():
+                low = f"more than {bound.gt}"
+            case annotated_types.Le():
+                high = f"at most {bound.le}"
+            case annotated_types.Lt():
+                high = f"less than {bound.lt}"
+            case annotated_types.MultipleOf():
+                multiple = f"a multiple of {bound.multiple_of}"
+    return ", ".join(filter(None, [words, low, high, multiple]))
+
+
+def allowed(key: str) -> str:
+    """Say in plain words what ``section.key`` accepts.
+
+    Raises:
+        KeyError: There is no such setting.
+    """
+    info = _field(key)
+    return info.description or _in_words(info.annotation, info.metadata)
+
+
+def _validated(key: str, value: Any, *, strict: bool) -> Any:
+    try:
+        accepted = _adapter(key, strict).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{_shown(value)} is not {allowed(key)}") from error
+    infinite = isinstance(accepted, float) and not math.isfinite(accepted)
+    blank = isinstance(accepted, str) and not accepted.strip()
+    if infinite or blank:
+        raise ValueError(f"{_shown(value)} is not {allowed(key)}")
+    return accepted
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(str, value))}]"
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def accept(key: str, value: Any) -> Any:
+    """Return the typed ``value`` as ``section.key`` holds it; a string is not taken for a number.
+
+    Raises:
+        KeyError: There is no such setting.
+        ValueError: The value is not allowed; the message says what is, in plain words.
+    """
+    if isinstance(value, list):
+        value = tuple(value)
+    return _validated(key, value, strict=True)
+
+
+def from_text(key: str, text: str) -> Any:
+    """Read ``text`` from a command line or the environment as ``section.key``'s type.
+
+    Lists are separated by commas.
+
+    Raises:
+        KeyError: There is no such setting.
+        ValueError: The value is not allowed; the message says what is, in plain words.
+    """
+    value: Any = text.strip()
+    if get_origin(_field(key).annotation) is tuple:
+        value = tuple(part.strip() for part in value.split(","))
+    return _validated(key, value, strict=False)
+
+
+# ------------------------------------------------------------------------------- tables of a file
+
+
+class Value(NamedTuple):
+    """One value of a file: its ``section.key``, and the table of an optimizer it stood in."""
+
+    key: str
+    value: Any
+    table: str | None
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the section tables of one file hold, and every fault met on the way."""
+
+    common: Mapping[str, Any]
+    """``section.key`` to value."""
+    per_optimizer: Mapping[str, Mapping[str, Any]]
+    """Optimizer to the values of its own ``[optim.NAME]``."""
+    faults: tuple[str, ...] = field(default=())
+    """Each ``section.key: what``."""
+
+    def values(self, optimizer: str) -> Iterator[Value]:
+        """Yield the values that hold when ``optimizer`` is the one; its own table goes first."""
+        own = self.per_optimizer.get(optimizer, {})
+        for key, value in own.items():
+            yield Value(f"optim.{key}", value, f"optim.{optimizer}")
+        for key, value in self.common.items():
+            if key.removeprefix("optim.") not in own or not key.startswith("optim."):
+                yield Value(key, value, None)
+
+
+def read_tables(data: Mapping[str, Any]) -> Tables:
+    """Read ``[optim]``, ``[train]``, ``[compress]`` and ``[bench]`` of a decoded TOML file.
+
+    Other top-level keys are the caller's.
+    """
+    common: dict[str, Any] = {}
+    per_optimizer: dict[str, dict[str, Any]] = {}
+    faults: list[str] = []
+    for section in SECTIONS:
+        table = data.get(section, {})
+        if not isinstance(table, Mapping):
+            faults.append(f"{section}: {_shown(table)} is not a table")
+            continue
+        for key, value in table.items():
+            if section == "optim" and isinstance(value, Mapping):
+                per_optimizer[key] = _read_optimizer(key, value, faults)
+            else:
+                _read_value(f"{section}.{key}", value, common, faults)
+    return Tables(common, per_optimizer, tuple(faults))
+
+
+def _read_optimizer(name: str, table: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    if name not in OPTIMIZERS:
+        faults.append(f"optim.{name}: unknown optimizer{did_you_mean(name, OPTIMIZERS)}")
+        return {}
+    own: dict[str, Any] = {}
+    known = [key for key in OptimSettings.model_fields if key != "name"]
+    for key, value in table.items():
+        where = f"optim.{name}.{key}"
+        if key == "name":
+            faults.append(f"{where}: the name stands in [optim]")
+        elif key not in known:
+            faults.append(f"{where}: unknown key{did_you_mean(key, known)}")
+        elif not optimizer_has(name, key):
+            faults.append(f"{where}: {name} has no {key}")
+        else:
+            try:
+                own[key] = accept(f"optim.{key}", value)
+            except ValueError as error:
+                faults.append(f"{where}: {error}")
+    return own
+
+
+def _read_value(key: str, value: Any, into: dict[str, Any], faults: list[str]) -> None:
+    if key not in KEYS:
+        nearest = nearest_setting(key)
+        hint = f" (did you mean {nearest}?)" if nearest else ""
+        faults.append(f"{key}: unknown key{hint}")
+        return
+    try:
+        into[key] = accept(key, value)
+    except ValueError as error:
+        faults.append(f"{key}: {error}")
