@@ -2,3 +2,99 @@
 
 No torch anywhere: a board runs its models without it.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from musgd_cli.records import Artifact
+    from musgd_cli.runtime.engine import Engine
+
+EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn"}
+"""Which extra of ``musgd-cli`` installs an engine's wheel."""
+
+_CLASSES = {
+    "onnxruntime": "OnnxRuntimeEngine",
+    "openvino": "OpenVinoEngine",
+    "ncnn": "NcnnEngine",
+    "null": "NullEngine",
+}
+
+
+def engine_class(runtime: str) -> type[Engine]:
+    """Import an engine, its wheel included, and return its class.
+
+    Each is opened by ``engine_class(runtime)(folder, artifact, threads)``.
+
+    Raises:
+        UnsupportedError: We have no such engine, or its wheel is missing or does not load.
+    """
+    from musgd_cli.errors import UnsupportedError
+
+    if runtime not in _CLASSES:
+        known = ", ".join(_CLASSES)
+        raise UnsupportedError(
+            f"there is no {runtime} engine", f"export for one of these runtimes: {known}"
+        )
+    try:
+        module = import_module(f"musgd_cli.runtime.{runtime}")
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"{runtime} is not installed: there is no module {error.name}",
+            f"pip install 'musgd-cli[{EXTRAS[runtime]}]'",
+        ) from error
+    except (ImportError, OSError) as error:
+        raise UnsupportedError(
+            f"{runtime} is installed but does not load: {error}",
+            f"pip install --force-reinstall 'musgd-cli[{EXTRAS[runtime]}]', or see musgd doctor",
+        ) from error
+    loaded: type[Engine] = getattr(module, _CLASSES[runtime])
+    return loaded
+
+
+def check_files(folder: Path, artifact: Artifact) -> None:
+    """See that an artifact's model is there and is the one its record describes.
+
+    Raises:
+        MusgdError: A file is missing or unreadable, or the hash differs.
+    """
+    from musgd_cli.errors import MusgdError
+    from musgd_cli.storage import sha256_of
+
+    mend = "musgd export makes it again; or copy the whole folder once more"
+    for name in artifact.files:
+        if not (folder / name).is_file():
+            raise MusgdError(f"the artifact {folder} lacks {name}", mend)
+    try:
+        found = sha256_of(folder / name for name in artifact.files)
+    except OSError as error:
+        raise MusgdError(
+            f"cannot read the model in {folder}: {error.strerror or error}", "check permissions"
+        ) from error
+    if found != artifact.sha256:
+        raise MusgdError(
+            f"the model in {folder} is not the one that was exported: its sha256 is {found[:12]}…, "
+            f"artifact.json says {artifact.sha256[:12]}…",
+            mend,
+        )
+
+
+def open_engine(folder: Path, artifact: Artifact, threads: int) -> Engine:
+    """Load an artifact.
+
+    Args:
+        folder: Where it lies now; ``artifact.path`` is where it was written.
+        artifact: Its record.
+        threads: Threads the engine computes with, at least 1.
+
+    Raises:
+        UnsupportedError: Its runtime is not installed, or this CPU lacks its precision.
+        MusgdError: The model is damaged.
+    """
+    check_files(folder, artifact)
+    engine: Engine = engine_class(artifact.runtime)(folder, artifact, threads)
+    return engine

@@ -1,0 +1,53 @@
+"""ncnn on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from musgd_cli.records import Artifact
+from musgd_cli.runtime.engine import cannot_load
+
+
+class NcnnEngine:
+    """One network; every inference takes an extractor of its own, as ncnn wants it."""
+
+    version = ncnn.__version__
+
+    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None:
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = threads
+        options.use_vulkan_compute = False
+        # On by default, on ARM: an fp32 artifact would run in fp16.
+        half = artifact.precision == "fp16"
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
+        options.use_bf16_packed = options.use_bf16_storage = artifact.precision == "bf16"
+        param, weights = artifact.files
+        # ncnn answers with a number and writes its reason to stderr.
+        if self._net.load_param(str(folder / param)) != 0:
+            raise cannot_load(folder, artifact, "the .param file is damaged")
+        if self._net.load_model(str(folder / weights)) != 0:
+            raise cannot_load(folder, artifact, "the .bin file does not fit the .param file")
+        (self._input,) = self._net.input_names()
+        (self._output,) = self._net.output_names()
+        self.settings = {
+            "threads": str(options.num_threads),
+            "fp16_arithmetic": str(options.use_fp16_arithmetic).lower(),
+            "bf16_storage": str(options.use_bf16_storage).lower(),
+        }
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the model; see :class:`musgd_cli.runtime.engine.Engine`."""
+        with self._net.create_extractor() as extractor:
+            extractor.input(self._input, ncnn.Mat(x[0]))
+            _, output = extractor.extract(self._output)
+        # The view keeps the Mat alive.
+        return np.asarray(output)[None]
+
+    def close(self) -> None:
+        """Free the network."""
+        self._net.clear()
