@@ -8,6 +8,8 @@ absent.
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,7 @@ from musgd_cli.sections import (
     optimizer_has,
     read_tables,
 )
+from musgd_cli.storage import write_text
 
 _HEADER = ("name", "summary", "boards")
 _SMALL_ARM, _JETSON, _X86_GPU, _X86_CPU = "pi4b", "jetson-nano", "x86-gpu", "x86-cpu"
@@ -98,8 +101,8 @@ def check(path: Path) -> tuple[str, ...]:
 def match(host: Host) -> Profile:
     """Return the shipped profile for ``host``: its board's own, or else the nearest. Never fails.
 
-    The nearest to an ARM board without NVIDIA's GPU is ``pi4b``, the slowest profile, so its values
-    are safe if not the best. The nearest to any other Jetson is ``jetson-nano``: TensorRT with
+    The nearest to an ARM board without NVIDIA's GPU is ``pi4b``, the profile for the least machine,
+    so its values are safe if not the best. The nearest to any other Jetson is ``jetson-nano``: TensorRT with
     FP16 runs on all of them, whether or not they have INT8. :func:`is_made_for` tells the two
     cases apart.
     """
@@ -125,7 +128,41 @@ def _nearest(host: Host) -> str:
     return _X86_GPU if nvidia or host.gpu_memory_mb else _X86_CPU
 
 
+def copy_to(name_or_path: str, destination: Path) -> Path:
+    """Copy a profile with its comments to a new file, whose stem becomes the copy's name.
+
+    Raises:
+        UsageError: There is no such profile, or the destination exists or is no ``.toml`` path.
+        MusgdError: The file cannot be written.
+    """
+    source = find(name_or_path)
+    if destination.suffix != ".toml":
+        raise UsageError(
+            f"{destination} does not end in .toml",
+            f"musgd profiles copy {name_or_path} {destination}.toml",
+        )
+    if destination.exists():
+        raise UsageError(f"{destination} exists already", "choose another name")
+    line = f"name = {json.dumps(destination.stem, ensure_ascii=False)}"
+    # A function, or a backslash in the name would be read as a group.
+    text = re.sub(r"^name *=.*$", lambda _: line, read_text(source), count=1, flags=re.MULTILINE)
+    write_text(destination, text)
+    return destination
+
+
 # ------------------------------------------------------------------------------------ reading
+
+
+def read_text(path: Path) -> str:
+    """Read a profile as it is written.
+
+    Raises:
+        UsageError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "check the file") from error
 
 
 def read_toml(path: Path) -> Mapping[str, Any]:

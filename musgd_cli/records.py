@@ -10,7 +10,7 @@ unknown fields are refused when we write, and kept when we read a newer minor ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -50,6 +50,9 @@ class Frozen(BaseModel):
         if self.model_extra and not written_by_newer:
             raise ValueError(f"unknown field {', '.join(sorted(map(repr, self.model_extra)))}")
         return self
+
+
+S = TypeVar("S", bound=Frozen)
 
 
 class Record(Frozen):
@@ -231,6 +234,14 @@ class Profile(Record):
     bench: BenchSettings
 
 
+class ProfileList(Record):
+    """What ``musgd profiles list --json`` prints."""
+
+    profiles: tuple[Profile, ...]
+    here: str
+    """The name of the one that fits this machine best."""
+
+
 def _tuple_from_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -272,33 +283,35 @@ class Plan(Record):
         """
         return self.settings[key].value
 
-    def _section(self, name: str) -> dict[str, Any]:
+    def _section(self, name: str, schema: type[S]) -> S:
         prefix = f"{name}."
-        return {
+        values = {
             key.removeprefix(prefix): settled.value
             for key, settled in self.settings.items()
             if key.startswith(prefix)
         }
+        newer = _schema_version(self.schema_) > _schema_version(SCHEMA)
+        return schema.model_validate(values, context={"written_by_newer": newer})
 
     @property
     def optim(self) -> OptimSettings:
         """The ``optim`` section, typed."""
-        return OptimSettings.model_validate(self._section("optim"))
+        return self._section("optim", OptimSettings)
 
     @property
     def train(self) -> TrainSettings:
         """The ``train`` section, typed."""
-        return TrainSettings.model_validate(self._section("train"))
+        return self._section("train", TrainSettings)
 
     @property
     def compress(self) -> CompressSettings:
         """The ``compress`` section, typed."""
-        return CompressSettings.model_validate(self._section("compress"))
+        return self._section("compress", CompressSettings)
 
     @property
     def bench(self) -> BenchSettings:
         """The ``bench`` section, typed."""
-        return BenchSettings.model_validate(self._section("bench"))
+        return self._section("bench", BenchSettings)
 
 
 # ------------------------------------------------------------------------------------- training

@@ -11,7 +11,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -83,10 +83,12 @@ def _field(key: str) -> FieldInfo:
     return SECTIONS[section].model_fields[name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapter(key: str, strict: bool) -> TypeAdapter[Any]:
     info = _field(key)
-    annotation = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    annotation: Any = info.annotation
+    if info.metadata:
+        annotation = Annotated[(annotation, *info.metadata)]
     return TypeAdapter(annotation, config={"strict": strict})
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import typer
 
+from musgd_cli.commands import plan, profiles
+
 app = typer.Typer(
     name="musgd",
     no_args_is_help=True,
@@ -35,3 +37,7 @@ def musgd(
 
     [bold]musgd demo[/]  tries the whole path on a built-in data set.
     """
+
+
+app.command()(plan.plan)
+app.add_typer(profiles.app, name="profiles")

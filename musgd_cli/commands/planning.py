@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from musgd_cli.console import Terminal
     from musgd_cli.records import Plan
 
 
@@ -21,16 +22,19 @@ def settle_from_options(
     profile: str | None = None,
     target: str | None = None,
     assignments: list[str] | None = None,
+    terminal: Terminal | None = None,
 ) -> Plan:
     """Settle a plan for this machine; ``None`` is an option that was not used.
 
     Args:
         data: ``--data``, and so on for the options of the same name.
         assignments: The ``KEY=VALUE`` of each ``--set``.
+        terminal: Where to say that the profile was not made for this board, only near to it.
 
     Raises:
         UsageError: A name, key or value is wrong, or one setting is given by two options.
     """
+    from musgd_cli import profiles
     from musgd_cli.errors import UsageError
     from musgd_cli.hardware import detect
     from musgd_cli.settings import parse_assignments, settle
@@ -51,10 +55,19 @@ def settle_from_options(
         raise UsageError(
             f"{key} is given twice, by {given[key][0]} and by --set", "leave one of them out"
         )
-    return settle(
-        host=detect(),
+    host = detect()
+    settled = settle(
+        host=host,
         profile=profile,
         target=target,
         flags={key: value for key, (_, value) in given.items()} | assigned,
         spelling={key: flag for key, (flag, _) in given.items()},
     )
+    nearest = profiles.match(host)
+    taken = nearest.name in (settled.profile, settled.target)
+    if terminal is not None and taken and not profiles.is_made_for(nearest, host):
+        terminal.warn(
+            f"no profile is made for the board {host.board}; {nearest.name} is the nearest",
+            f"musgd profiles copy {nearest.name} {host.board}.toml starts one of your own",
+        )
+    return settled
