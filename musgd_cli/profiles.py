@@ -102,9 +102,9 @@ def match(host: Host) -> Profile:
     """Return the shipped profile for ``host``: its board's own, or else the nearest. Never fails.
 
     The nearest to an ARM board without NVIDIA's GPU is ``pi4b``, the profile for the least machine,
-    so its values are safe if not the best. The nearest to any other Jetson is ``jetson-nano``: TensorRT with
-    FP16 runs on all of them, whether or not they have INT8. :func:`is_made_for` tells the two
-    cases apart.
+    so its values are safe if not the best. The nearest to any other Jetson is ``jetson-nano``:
+    TensorRT with FP16 runs on all of them, whether or not they have INT8. :func:`is_made_for`
+    tells the two cases apart.
     """
     profiles = {profile.name: profile for profile in available()}
     for profile in profiles.values():

@@ -13,11 +13,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musgd_cli.errors import UsageError
-from musgd_cli.records import Artifact, Plan, TrainResult
+from musgd_cli.records import Artifact, EpochLog, Plan, StepLog, TrainResult
 from musgd_cli.storage import read_record, write_failed
 
 RUNS = Path("runs")
@@ -98,6 +101,25 @@ class RunFolder:
             )
         return read_record(self.train_file, TrainResult)
 
+    def steps(self) -> list[StepLog]:
+        """Read the optimizer steps logged so far."""
+        return [StepLog.model_validate(line) for line in _json_lines(self.steps_file)]
+
+    def epochs(self) -> list[EpochLog]:
+        """Read the epochs logged so far."""
+        return [EpochLog.model_validate(line) for line in _json_lines(self.epochs_file)]
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return  # the line that was being written when the process ended
+
 
 def create_run(name: str, root: Path = RUNS) -> RunFolder:
     """Create ``root/name`` for a new run.
@@ -106,7 +128,8 @@ def create_run(name: str, root: Path = RUNS) -> RunFolder:
         UsageError: The name is no plain folder name, or is taken.
         MusgdError: The folder cannot be created.
     """
-    if not name or Path(name).name != name or name.startswith("."):
+    plain = name.isprintable() and Path(name).name == name and not name.startswith(".")
+    if not name or not plain:
         raise UsageError(
             f"{name!r} is no run name", "use a plain folder name, such as --name barn-1"
         )
@@ -138,7 +161,7 @@ def newest_finished(root: Path = RUNS) -> RunFolder:
     Raises:
         UsageError: There is none.
     """
-    finished = [RunFolder(file.parent) for file in root.glob("*/train.json")]
+    finished = [RunFolder(file.parent) for file in _visible(root.glob("*/train.json"))]
     if not finished:
         raise UsageError(f"no finished run in {root}", "musgd train, or musgd demo to try it out")
     return max(finished, key=lambda run: run.train_file.stat().st_mtime)
@@ -153,7 +176,7 @@ def find_run(spec: str, root: Path = RUNS) -> RunFolder:
     for path in (Path(spec), root / spec):
         if RunFolder(path).plan_file.is_file():
             return RunFolder(path)
-    known = ", ".join(sorted(file.parent.name for file in root.glob("*/plan.json")))
+    known = ", ".join(sorted(file.parent.name for file in _visible(root.glob("*/plan.json"))))
     raise UsageError(
         f"{spec} is no run", f"runs here: {known}" if known else "musgd train makes one"
     )
@@ -164,7 +187,12 @@ def artifact_folders(path: Path) -> list[Path]:
     if (path / ARTIFACT_FILE).is_file():
         return [path]
     found = [*path.glob(f"*/{ARTIFACT_FILE}"), *path.glob(f"artifacts/*/{ARTIFACT_FILE}")]
-    return sorted(file.parent for file in found if not file.parent.name.startswith("."))
+    return sorted(file.parent for file in _visible(found))
+
+
+def _visible(files: Iterable[Path]) -> Iterator[Path]:
+    """Leave out folders that are still being written: their names start with a dot."""
+    return (file for file in files if not file.parent.name.startswith("."))
 
 
 def read_artifact(folder: Path) -> Artifact:

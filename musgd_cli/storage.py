@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,7 +26,13 @@ _MENDS = {
     errno.EACCES: "choose a folder you may write to, or mend its permissions",
     errno.EPERM: "choose a folder you may write to, or mend its permissions",
     errno.EROFS: "choose a folder on a file system that is not read-only",
+    errno.EEXIST: "a file stands where a folder is needed: choose another place",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another place",
 }
+
+# mkstemp makes files private; what we write is as public as whatever the user writes.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 def write_failed(path: Path, error: OSError) -> MusgdError:
@@ -40,8 +46,21 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and FAT mounts cannot flush a folder; the file itself is written.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
+
+
+def _raise_in_words(path: Path, temporary: Path, error: OSError) -> NoReturn:
+    """Say that ``path`` could not be written, unless ``error`` is about a file read meanwhile."""
+    if error.filename is not None:
+        subject = Path(os.fsdecode(error.filename))
+        if subject not in (path, path.parent) and not subject.is_relative_to(temporary):
+            raise error
+    raise write_failed(path, error) from error
 
 
 @contextmanager
@@ -64,11 +83,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise write_failed(path, error) from error
+        _raise_in_words(path, temporary, error)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -78,7 +97,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on leaving, rename it into place.
 
     If the block raises, the temporary folder is removed. An existing ``path`` is replaced only
-    once its successor is complete.
+    once its successor is complete, and comes back if the renaming fails.
 
     Raises:
         MusgdError: The folder could not be written.
@@ -94,19 +113,30 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
-        temporary.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.rename(old / path.name)
-            temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(path)
+        temporary.chmod(0o777 & ~_UMASK)
+        _rename_over(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise write_failed(path, error) from error
+        _raise_in_words(path, temporary, error)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename_over(folder: Path, path: Path) -> None:
+    """Rename ``folder`` to ``path``. A folder cannot be renamed over another that holds files."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        path.rename(aside / path.name)
+        try:
+            folder.rename(path)
+        except OSError:
+            (aside / path.name).rename(path)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
