@@ -135,6 +135,8 @@ class Check(Frozen):
     needed: str
     mend: str | None = None
     """What to type, when ``ok`` is false."""
+    advice: bool = False
+    """A failure costs comfort, speed or a figure; the board's main job can still be done."""
 
 
 # ------------------------------------------------------------------------- Profile, Plan
@@ -314,7 +316,132 @@ class Plan(Record):
         return self._section("bench", BenchSettings)
 
 
+# ---------------------------------------------------------------------------------- data set
+
+FaultKind = Literal[
+    "image-missing",
+    "image-unreadable",
+    "image-too-small",
+    "image-unsupported",
+    "label-unreadable",
+    "label-malformed",
+    "class-out-of-range",
+    "coordinate-out-of-range",
+    "box-without-area",
+    "box-beyond-image",
+    "row-repeated",
+    "label-without-image",
+    "split-without-boxes",
+    "class-never-trained",
+    "duplicate-in-split",
+    "duplicate-between-splits",
+]
+
+
+class DataFault(Frozen):
+    """One thing that is wrong with a data set."""
+
+    severity: Literal["error", "warning"]
+    """``train`` refuses a set with errors."""
+    kind: FaultKind
+    split: str | None
+    file: str | None
+    """Relative to the YAML's folder, if it lies below that."""
+    line: int | None
+    """Of the file, from 1."""
+    what: str
+
+    @property
+    def where(self) -> str:
+        """``file:line``, the file, or the split."""
+        if self.file is None:
+            return self.split or "the whole set"
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class BoxSizes(Frozen):
+    """How many boxes have which area, in pixels of the original image (COCO's bounds)."""
+
+    small: int
+    """Under 32²."""
+    medium: int
+    large: int
+    """96² and more."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.small + self.medium + self.large
+
+
+class SplitStats(Frozen):
+    """What one split holds. Boxes are counted on readable images, rows in error left out."""
+
+    split: str
+    n_images: int
+    n_background: int
+    """Images without a box."""
+    boxes: BoxSizes
+    smallest_image: tuple[int, int] | None
+    """Width and height; ``None`` if no image can be read."""
+    largest_image: tuple[int, int] | None
+
+
+class ClassStats(Frozen):
+    """How often one class occurs."""
+
+    class_id: int
+    name: str
+    boxes: Mapping[str, int]
+    """Split to number of boxes."""
+
+
+class DataReport(Record):
+    """What ``musgd data check --json`` prints."""
+
+    path: str
+    """The data set's YAML."""
+    score_split: str
+    """The split that figures are measured on."""
+    splits: tuple[SplitStats, ...]
+    classes: tuple[ClassStats, ...]
+    faults: tuple[DataFault, ...]
+    """Errors first."""
+    seconds: float
+
+    @property
+    def errors(self) -> tuple[DataFault, ...]:
+        """The faults that training would not survive, or would learn from."""
+        return tuple(fault for fault in self.faults if fault.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[DataFault, ...]:
+        """The faults that are worth a look."""
+        return tuple(fault for fault in self.faults if fault.severity == "warning")
+
+
 # ------------------------------------------------------------------------------------- training
+
+
+class TrainStart(Frozen):
+    """What a training run sets out with: the head of the live view."""
+
+    run: str
+    optimizer: str
+    model: str
+    names: tuple[str, ...]
+    n_images: int
+    n_val_images: int
+    epochs: int
+    first_epoch: int
+    """From 1; more than 1 when the run is resumed."""
+    steps: int
+    """Optimizer steps taken before this session."""
+    steps_per_epoch: int
+    batch: int
+    imgsz: int
+    device: str
+    threads: int
 
 
 class StepLog(Frozen):

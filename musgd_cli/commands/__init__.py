@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from musgd_cli.commands import plan, profiles
+from musgd_cli.commands import data, doctor, plan, profiles
 
 app = typer.Typer(
     name="musgd",
@@ -39,5 +39,7 @@ def musgd(
     """
 
 
+app.command()(doctor.doctor)
 app.command()(plan.plan)
 app.add_typer(profiles.app, name="profiles")
+app.add_typer(data.app, name="data")

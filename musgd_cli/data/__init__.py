@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from musgd_cli.data.dataset import DataSet
+    from musgd_cli.records import DataReport
 
 
 def load(path: str | Path) -> DataSet:
@@ -17,3 +18,17 @@ def load(path: str | Path) -> DataSet:
     from musgd_cli.data import dataset
 
     return dataset.load(path)
+
+
+def check(path: str | Path) -> DataReport:
+    """Look over a whole data set, naming all faults. See `musgd_cli.data.checks.check`."""
+    from musgd_cli.data import checks
+
+    return checks.check(path)
+
+
+def require_sound(report: DataReport) -> None:
+    """Refuse a data set that has errors. See `musgd_cli.data.checks.require_sound`."""
+    from musgd_cli.data import checks
+
+    checks.require_sound(report)

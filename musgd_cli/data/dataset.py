@@ -69,17 +69,11 @@ class DataSet:
             MusgdError: The label file has a row that cannot be trained or scored on.
         """
         file = label_file(image)
-        try:
-            labels = label_files.read(file, len(self.names))
-        except OSError as error:
-            raise MusgdError(
-                f"cannot read {file}: {error.strerror or error}", "check its permissions"
-            ) from error
+        labels = label_files.read(file, len(self.names))
         for fault in labels.faults:
             if fault.is_error:
-                raise MusgdError(
-                    f"{file}:{fault.line}: {fault.what}", f"musgd data check {self.path}"
-                )
+                where = f"{file}:{fault.line}" if fault.line else file
+                raise MusgdError(f"{where}: {fault.what}", f"musgd data check {self.path}")
         return labels.boxes
 
 
