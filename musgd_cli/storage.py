@@ -188,14 +188,14 @@ def read_record(path: Path, kind: type[R]) -> R:
     try:
         if not isinstance(data, dict):
             raise UsageError(
-                f"{path} is not a {kind.__name__}", "make it again with the command that wrote it"
+                f"{path} holds no {kind.__name__}", "make it again with the command that wrote it"
             )
         return kind.parse(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the record"
         raise UsageError(
-            f"{path} is not a {kind.__name__}: {where}: {first['msg']}",
+            f"{path} holds no {kind.__name__}: {where}: {first['msg']}",
             "make it again with the command that wrote it, or update musgd",
         ) from error
 
