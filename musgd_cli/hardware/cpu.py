@@ -1,0 +1,169 @@
+"""The processor, as ``/proc/cpuinfo`` and its neighbours describe it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from musgd_cli.hardware.tree import Tree
+
+Family = Literal["arm", "x86"]
+
+# arch/arm64/include/asm/cputype.h of the Linux kernel.
+_ARM_CORES = {
+    ("0x41", "0xd03"): "Cortex-A53",
+    ("0x41", "0xd04"): "Cortex-A35",
+    ("0x41", "0xd05"): "Cortex-A55",
+    ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd09"): "Cortex-A73",
+    ("0x41", "0xd0a"): "Cortex-A75",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd40"): "Neoverse-V1",
+    ("0x41", "0xd41"): "Cortex-A78",
+    ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x41", "0xd49"): "Neoverse-N2",
+    ("0x41", "0xd4f"): "Neoverse-V2",
+    ("0x4e", "0x003"): "NVIDIA Denver 2",
+    ("0x4e", "0x004"): "NVIDIA Carmel",
+}
+
+# cpuinfo's flag to the name that people and engines use. Those that decide how fast a
+# convolution runs, and in which number format.
+_FEATURES = {
+    "neon": "neon",
+    "asimd": "asimd",
+    "asimdhp": "fp16",
+    "asimddp": "dotprod",
+    "i8mm": "i8mm",
+    "bf16": "bf16",
+    "sve": "sve",
+    "avx2": "avx2",
+    "avx512f": "avx512",
+    "avx512_vnni": "vnni",
+    "avx_vnni": "vnni",
+    "avx512_bf16": "bf16",
+    "avx512_fp16": "fp16",
+    "amx_int8": "amx_int8",
+    "amx_bf16": "amx_bf16",
+}
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One machine's processor; ``None`` where the tree does not say."""
+
+    family: Family | None
+    name: str | None
+    cores: int | None
+    features: tuple[str, ...] | None
+    is_v8: bool
+    """An ARM CPU below a 64-bit kernel."""
+    revision: int | None
+    """cpuinfo's ``Revision``, which on a Raspberry Pi is the board's revision code."""
+    model: str | None
+    """cpuinfo's ``Model``, the board's name on a Raspberry Pi."""
+
+
+def read_cpu(tree: Tree) -> Cpu:
+    """Read the processor from ``/proc/cpuinfo`` and ``/sys/devices/system/cpu``."""
+    blocks = [_fields(block) for block in (tree.text("proc/cpuinfo") or "").split("\n\n")]
+    processors = [block for block in blocks if block.get("processor", "").isdigit()]
+    board = {key: value for block in blocks for key, value in block.items()}
+    first = processors[0] if processors else {}
+    family: Family | None = None
+    if "CPU implementer" in first:
+        family = "arm"
+    elif "vendor_id" in first and "flags" in first:
+        family = "x86"
+    flags = (first.get("Features") or first.get("flags") or "").split()
+    named = {_FEATURES[flag]: None for flag in _FEATURES if flag in flags}
+    return Cpu(
+        family=family,
+        name=_name(processors),
+        cores=_online(tree) or len(processors) or None,
+        features=tuple(named) if family else None,
+        is_v8=first.get("CPU architecture") == "8",
+        revision=_hex(board.get("Revision")),
+        model=board.get("Model"),
+    )
+
+
+def _fields(block: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in block.splitlines())
+    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
+
+
+def _hex(text: str | None) -> int | None:
+    try:
+        return int(text or "", 16)
+    except ValueError:
+        return None
+
+
+def _name(processors: list[dict[str, str]]) -> str | None:
+    # Unlike "model name", the part number tells an A53 from an A72; two kinds can share a chip.
+    parts = [(cpu.get("CPU implementer"), cpu.get("CPU part")) for cpu in processors]
+    cores = {
+        f"{name}": None
+        for implementer, part in parts
+        if (name := _ARM_CORES.get((implementer or "", part or "")))
+    }
+    if cores:
+        return " + ".join(cores)
+    return processors[0].get("model name") if processors else None
+
+
+def _online(tree: Tree) -> int | None:
+    """Count the ranges of ``online``, such as ``0-2,5``."""
+    ranges = (tree.text("sys/devices/system/cpu/online") or "").split(",")
+    try:
+        ends = [(int(low), int(high or low)) for low, _, high in (r.partition("-") for r in ranges)]
+    except ValueError:
+        return None
+    return sum(high - low + 1 for low, high in ends)
+
+
+# ------------------------------------------------------------------------------- usable cores
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may compute on, at least 1.
+
+    The cores it is pinned to, cut to its cgroup's CPU quota rounded down: a thread beyond the
+    quota makes all of them wait for the next period. With a recorded ``root``, the cores are that
+    machine's.
+    """
+    tree = Tree(root)
+    cores = len(os.sched_getaffinity(0)) if tree.live else read_cpu(tree).cores or 1
+    return max(1, math.floor(min([cores, *_quotas(tree)])))
+
+
+def _quotas(tree: Tree) -> Iterator[float]:
+    """Yield the CPU quotas, in cores, of this process's cgroups and all of their parents."""
+    for line in (tree.text("proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = Path(path.lstrip("/"))
+        # A container may see its own group as "/", or a path that exists on the host only: then
+        # the parents include the mount's root, where its quota stands.
+        for folder in (group, *group.parents):
+            if not controllers:  # version 2
+                quota, _, period = (tree.text(f"sys/fs/cgroup/{folder}/cpu.max") or "").partition(
+                    " "
+                )
+                if quota.isdigit() and period.isdigit():
+                    yield int(quota) / int(period)
+            else:
+                group_v1 = f"sys/fs/cgroup/{controllers}/{folder}"
+                share = tree.integer(f"{group_v1}/cpu.cfs_quota_us")
+                span = tree.integer(f"{group_v1}/cpu.cfs_period_us")
+                if share and span and share > 0:
+                    yield share / span

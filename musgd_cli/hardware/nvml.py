@@ -1,0 +1,80 @@
+"""NVIDIA's management library, for the first GPU of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+Value = int | float | str
+
+
+class Gpu:
+    """The first NVIDIA GPU, while its driver answers."""
+
+    def __init__(self, library: Any, handle: Any) -> None:
+        self._library = library
+        self._handle = handle
+
+    @property
+    def name(self) -> str | None:
+        """What NVIDIA calls it."""
+        name = self._ask("nvmlDeviceGetName")
+        # nvidia-ml-py gave bytes before version 12.
+        return name.decode() if isinstance(name, bytes) else name
+
+    @property
+    def memory_mb(self) -> int | None:
+        """Its memory in MB; ``None`` where it shares the machine's."""
+        info = self._ask("nvmlDeviceGetMemoryInfo")
+        return None if info is None else int(info.total) >> 20
+
+    @property
+    def temperature_c(self) -> float | None:
+        """Of the die."""
+        degrees = self._ask("nvmlDeviceGetTemperature", self._library.NVML_TEMPERATURE_GPU)
+        return None if degrees is None else float(degrees)
+
+    @property
+    def energy_mj(self) -> int | None:
+        """Millijoules since the driver was loaded; ``None`` before Volta."""
+        energy: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return energy
+
+    @property
+    def power_mw(self) -> int | None:
+        """Milliwatts of the whole card."""
+        power: int | None = self._ask("nvmlDeviceGetPowerUsage")
+        return power
+
+    @property
+    def clock_event_reasons(self) -> int | None:
+        """The bits of ``nvmlClocksEventReasons``: why clocks are not higher."""
+        reasons: int | None = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        return reasons
+
+    def _ask(self, question: str, *arguments: Any) -> Any:
+        ask: Callable[..., Any] = getattr(self._library, question)
+        try:
+            return ask(self._handle, *arguments)
+        except self._library.NVMLError:  # not supported on this card, or the driver is gone
+            return None
+
+
+@cache
+def first_gpu() -> Gpu | None:
+    """Return this machine's first NVIDIA GPU; ``None`` without one, or without its driver."""
+    try:
+        # The versioned name: on WSL the plain one may be a stub. Absent on most machines, and
+        # asking for it spares them the import of pynvml.
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError:
+        return None
