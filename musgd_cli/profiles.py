@@ -176,9 +176,9 @@ def read_toml(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 text: byte {error.start}") from error
+        raise ValueError(f"not UTF-8 text: byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"is not TOML: {error}") from error
+        raise ValueError(f"not TOML: {error}") from error
 
 
 def _read(path: Path) -> tuple[Profile | None, tuple[str, ...]]:

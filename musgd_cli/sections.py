@@ -15,7 +15,6 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -68,8 +67,8 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 def nearest_setting(key: str) -> str | None:
     """Return the ``section.key`` that the unknown ``key`` most likely stands for."""
-    section, _, name = key.partition(".")
-    homes = [known for known in KEYS if name and known.endswith(f".{name}")]
+    section, _, _ = key.partition(".")
+    homes = [known for known in KEYS if known.endswith(f".{key.rpartition('.')[2]}")]
     if homes:  # spelt right, in the wrong section
         return homes[0]
     here = [known for known in KEYS if known.startswith(f"{section}.")]
@@ -96,17 +95,15 @@ def _in_words(annotation: Any, metadata: Iterable[Any]) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         base, *extra = get_args(annotation)
-        inner = [part for item in extra for part in getattr(item, "metadata", [item])]
-        return _in_words(base, inner)
+        return _in_words(base, [part for item in extra for part in item.metadata])
     if origin is Literal:
-        choices = list(map(str, get_args(annotation)))
+        choices = _choices(annotation)
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if origin in (Union, UnionType):
-        return " or ".join(
-            _in_words(part, metadata) for part in get_args(annotation) if part is not type(None)
-        )
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return ", or ".join(_in_words(part, metadata) for part in parts)
     if origin is tuple:
-        return f"a list of {_in_words(get_args(annotation)[0], ()).removeprefix('one of ')}"
+        return f"a list of one or more of {', '.join(_choices(get_args(annotation)[0]))}"
     if annotation is bool:
         return "true or false"
     if annotation is str:
@@ -114,22 +111,28 @@ def _in_words(annotation: Any, metadata: Iterable[Any]) -> str:
     return _number_in_words(annotation, metadata)
 
 
+_BOUNDS = {
+    "gt": "above {}",
+    "ge": "of {} or more",
+    "lt": "below {}",
+    "le": "at most {}",
+    "multiple_of": "a multiple of {}",
+}
+
+
 def _number_in_words(annotation: Any, metadata: Iterable[Any]) -> str:
-    words = "a whole number" if annotation is int else "a number"
-    low = high = multiple = ""
-    for bound in metadata:
-        match bound:
-            case annotated_types.Ge():
-                low = f"{bound.ge} or more"
-            case annotated_types.Gt():
-                low = f"more than {bound.gt}"
-            case annotated_types.Le():
-                high = f"at most {bound.le}"
-            case annotated_types.Lt():
-                high = f"less than {bound.lt}"
-            case annotated_types.MultipleOf():
-                multiple = f"a multiple of {bound.multiple_of}"
-    return ", ".join(filter(None, [words, low, high, multiple]))
+    bounds = [
+        words.format(getattr(item, bound))
+        for item in metadata
+        for bound, words in _BOUNDS.items()
+        if hasattr(item, bound)
+    ]
+    kind = "a whole number" if annotation is int else "a number"
+    return f"{kind} {' and '.join(bounds)}".rstrip()
+
+
+def _choices(annotation: Any) -> list[str]:
+    return list(map(str, get_args(annotation))) if get_origin(annotation) is Literal else []
 
 
 def allowed(key: str) -> str:
@@ -146,12 +149,18 @@ def _validated(key: str, value: Any, *, strict: bool) -> Any:
     try:
         accepted = _adapter(key, strict).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{_shown(value)} is not {allowed(key)}") from error
-    infinite = isinstance(accepted, float) and not math.isfinite(accepted)
-    blank = isinstance(accepted, str) and not accepted.strip()
-    if infinite or blank:
-        raise ValueError(f"{_shown(value)} is not {allowed(key)}")
+        raise ValueError(_refusal(key, value)) from error
+    if isinstance(accepted, float) and not math.isfinite(accepted):
+        raise ValueError(_refusal(key, value))
+    if isinstance(accepted, str) and not accepted.strip():
+        raise ValueError("it is empty")
     return accepted
+
+
+def _refusal(key: str, value: Any) -> str:
+    choices = _choices(_field(key).annotation)
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"{_shown(value)} is not {allowed(key)}{hint}"
 
 
 def _shown(value: Any) -> str:
@@ -237,6 +246,8 @@ def read_tables(data: Mapping[str, Any]) -> Tables:
         for key, value in table.items():
             if section == "optim" and isinstance(value, Mapping):
                 per_optimizer[key] = _read_optimizer(key, value, faults)
+            elif section == "optim" and key in OPTIMIZERS:
+                faults.append(f"optim.{key}: {_shown(value)} is not a table")
             else:
                 _read_value(f"{section}.{key}", value, common, faults)
     return Tables(common, per_optimizer, tuple(faults))

@@ -175,7 +175,7 @@ def _read_file(path: Path | None) -> _File:
     known = [*names, *SECTIONS]
     for key, value in data.items():
         if key not in known:
-            faults.append(f"{key}: unknown key{did_you_mean(key, known)}{_home(key)}")
+            faults.append(f"{key}: unknown key{_home(key) or did_you_mean(key, known)}")
         elif key in names and isinstance(value, str) and value:
             names[key] = value
         elif key in names:
@@ -257,7 +257,7 @@ def _strays(layers: Iterable[_Layer], file: _File, optimizer: str) -> list[str]:
 
     faults = [
         f"{file.path}: {key}: the optimizer {optimizer} has none; "
-        f"move it to [optim.musgd], which holds for musgd alone"
+        f"move it to the table of one that has, such as [optim.musgd]"
         for key in file.tables.common
         if stray(key)
     ]
