@@ -7,7 +7,9 @@ with ``INTER_LINEAR`` and pads with 114.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -37,39 +39,51 @@ class Placement:
         width: Of the original image, pixels.
         height: Of the original image, pixels.
         imgsz: Side of the square, pixels.
+        scoring: Round the resized sides up, as Ultralytics does in ``val`` alone.
     """
 
     width: int
     height: int
     imgsz: int
+    scoring: bool = False
 
-    @property
+    @cached_property
     def resized(self) -> tuple[int, int]:
         """Width and height of the image inside the square, pixels."""
         gain = min(self.imgsz / self.height, self.imgsz / self.width)
+        if self.scoring:
+            width, height = math.ceil(self.width * gain), math.ceil(self.height * gain)
+            return min(width, self.imgsz), min(height, self.imgsz)
         return max(round(self.width * gain), 1), max(round(self.height * gain), 1)
 
-    @property
+    @cached_property
     def corner(self) -> tuple[int, int]:
         """Left and top padding, pixels. An odd pixel of padding goes to the right and below."""
         width, height = self.resized
         return round((self.imgsz - width) / 2 - 0.1), round((self.imgsz - height) / 2 - 0.1)
 
+    @cached_property
+    def _shift_and_gain(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        gain = (self.resized[0] / self.width, self.resized[1] / self.height)
+        return np.array(self.corner * 2, np.float32), np.array(gain * 2, np.float32)
+
+    @cached_property
+    def _border(self) -> NDArray[np.float32]:
+        return np.array((self.width, self.height) * 2, np.float32)
+
     def to_original(self, boxes: NDArray[np.float32], *, clip: bool = True) -> None:
         """Turn corner boxes from letterbox pixels into original pixels, in place.
 
         Args:
-            boxes: (n, 4 or more), starting with x1, y1, x2, y2.
+            boxes: (n, 4), x1, y1, x2, y2.
             clip: Cut the boxes at the image's border.
         """
-        width, height = self.resized
-        left, top = self.corner
-        boxes[:, :4] -= np.array((left, top, left, top), np.float32)
-        gain_x, gain_y = width / self.width, height / self.height
-        boxes[:, :4] /= np.array((gain_x, gain_y, gain_x, gain_y), np.float32)
+        shift, gain = self._shift_and_gain
+        boxes -= shift
+        boxes /= gain
         if clip:
-            np.clip(boxes[:, 0:4:2], 0, self.width, out=boxes[:, 0:4:2])
-            np.clip(boxes[:, 1:4:2], 0, self.height, out=boxes[:, 1:4:2])
+            np.maximum(boxes, 0, out=boxes)
+            np.minimum(boxes, self._border, out=boxes)
 
 
 class Letterbox:
@@ -77,13 +91,15 @@ class Letterbox:
 
     Args:
         imgsz: Side of the square input, pixels.
+        scoring: See :class:`Placement`.
     """
 
-    def __init__(self, imgsz: int) -> None:
+    def __init__(self, imgsz: int, *, scoring: bool = False) -> None:
         self.imgsz = imgsz
+        self.scoring = scoring
         self.input = np.full((1, 3, imgsz, imgsz), np.float32(PAD) / 255, np.float32)
         """The network input, (1, 3, imgsz, imgsz) RGB in 0..1. The next call overwrites it."""
-        self._place(Placement(imgsz, imgsz, imgsz))
+        self._place(Placement(imgsz, imgsz, imgsz, scoring))
 
     def _place(self, placement: Placement) -> None:
         self.placement = placement
@@ -102,7 +118,7 @@ class Letterbox:
         """
         height, width = image.shape[:2]
         if (width, height) != (self.placement.width, self.placement.height):
-            self._place(Placement(width, height, self.imgsz))
+            self._place(Placement(width, height, self.imgsz, self.scoring))
         if (width, height) == self.placement.resized:
             resized = image
         else:
@@ -186,9 +202,8 @@ class Detector:
         iou: Boxes of one class that overlap more are taken for the same object. A model that is
             free of NMS knows no such limit.
         max_det: Most boxes an image.
-        multi_label: A place may carry several classes. Ultralytics scores so in ``val`` and keeps
-            the best class alone in ``predict``.
-        clip: Cut boxes at the image's border. Ultralytics scores boxes uncut.
+        scoring: Do as Ultralytics' ``val``, not as its ``predict``: a place may carry several
+            classes, boxes are not cut at the image's border, resized sides are rounded up.
     """
 
     def __init__(
@@ -199,17 +214,16 @@ class Detector:
         conf: float = 0.25,
         iou: float = 0.7,
         max_det: int = 300,
-        multi_label: bool = False,
-        clip: bool = True,
+        scoring: bool = False,
     ) -> None:
         self.engine = engine
         self.conf = np.float32(conf)
         self.iou = iou
         self.max_det = max_det
-        self.multi_label = multi_label and len(artifact.names) > 1
-        self.clip = clip
+        self.scoring = scoring
         self._nms_free = artifact.nms_free
-        self._letterbox = Letterbox(artifact.imgsz)
+        self._letterbox = Letterbox(artifact.imgsz, scoring=scoring)
+        self._multi_label = scoring and len(artifact.names) > 1
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find the objects in an image.
@@ -234,7 +248,7 @@ class Detector:
     def decode(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn the engine's output for the last prepared image into boxes, as :meth:`detect`."""
         found = self._final(output[0]) if self._nms_free else self._raw(output[0])
-        self._letterbox.placement.to_original(found, clip=self.clip)
+        self._letterbox.placement.to_original(found[:, :4], clip=not self.scoring)
         return found
 
     def _final(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -243,7 +257,7 @@ class Detector:
     def _raw(self, columns: NDArray[np.float32]) -> NDArray[np.float32]:
         places = np.flatnonzero(columns[4:].max(axis=0) > self.conf)
         some = columns[:, places]
-        if self.multi_label:
+        if self._multi_label:
             # By place, then by class: the order Ultralytics' candidates have, which breaks ties.
             at, classes = np.nonzero((some[4:] > self.conf).T)
             scores = some[4 + classes, at]
