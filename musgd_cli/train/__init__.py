@@ -1,1 +1,86 @@
-"""Being built."""
+"""Training: the one trainer subclass, its safe doors, its log, and how a run is taken up again.
+
+The doors below import their rooms when called, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from musgd_cli.records import EpochLog, Plan, StepLog, TrainResult, TrainStart
+    from musgd_cli.runs import RunFolder
+
+
+def train(
+    plan: Plan,
+    run: RunFolder,
+    *,
+    on_start: Callable[[TrainStart], None] | None = None,
+    on_step: Callable[[StepLog], None] | None = None,
+    on_epoch: Callable[[EpochLog], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    trust: bool = False,
+) -> TrainResult:
+    """Train a plan into the folder of a new run.
+
+    Args:
+        plan: Every setting; it is written into the run.
+        run: A new run's folder. If training fails before its first step, the folder is removed.
+        on_start: Called once, before the first step.
+        on_step: Called after each optimizer step.
+        on_epoch: Called after each epoch, once it is saved.
+        on_note: Called with a line that people should read.
+        stop: Asked after each step and each epoch whether to stop; see `events.StopRequest`.
+        trust: Load the starting weights without restriction: they then may run any code.
+
+    Returns:
+        The result, as it stands in ``train.json``.
+
+    Raises:
+        UsageError: Data, model or weights are wrong.
+        UnsupportedError: torch or Ultralytics is missing, or the device is.
+        TrainingInterruptedError: ``stop`` said so.
+        MusgdError: Training diverged, memory ran out, or something could not be written.
+    """
+    from musgd_cli.train import sandbox
+
+    sandbox.prepare()
+    from musgd_cli.train import session
+    from musgd_cli.train.events import Listeners, ignore, never
+
+    listeners = Listeners(
+        on_start or ignore, on_step or ignore, on_epoch or ignore, on_note or ignore, stop or never
+    )
+    return session.train(plan, run, listeners, trust=trust)
+
+
+def resume(
+    run: RunFolder,
+    *,
+    on_start: Callable[[TrainStart], None] | None = None,
+    on_step: Callable[[StepLog], None] | None = None,
+    on_epoch: Callable[[EpochLog], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    trust: bool = False,
+) -> TrainResult:
+    """Go on with an interrupted run after its last finished epoch; see `train` for the rest.
+
+    It ends as if it had not been interrupted, on the same machine with the same number of threads.
+
+    Raises:
+        UsageError: The run is finished, its state is damaged, or its data set is gone.
+    """
+    from musgd_cli.train import sandbox
+
+    sandbox.prepare()
+    from musgd_cli.train import session
+    from musgd_cli.train.events import Listeners, ignore, never
+
+    listeners = Listeners(
+        on_start or ignore, on_step or ignore, on_epoch or ignore, on_note or ignore, stop or never
+    )
+    return session.resume(run, listeners, trust=trust)

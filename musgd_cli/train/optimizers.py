@@ -1,0 +1,64 @@
+"""The optimizer that a plan asks for, over the parameters of a YOLO model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from musgd_cli.records import OptimSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+ADAM_BETA2 = 0.999
+"""torch's and Ultralytics' default."""
+
+
+def build(settings: OptimSettings, model: nn.Module) -> Optimizer:
+    """Return the optimizer, with groups that Ultralytics' warm-up understands.
+
+    ``muon-sgd`` is not built here: Ultralytics builds its own.
+    """
+    from torch import optim
+
+    from musgd_cli.optim import MuSGD, parameter_groups
+
+    groups = parameter_groups(model, weight_decay=settings.weight_decay)
+    if settings.name == "musgd":
+        return MuSGD(
+            groups,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            adapt_factor=settings.adapt_factor,
+            norm_scope=settings.norm_scope,
+            lr_in_buffer=settings.lr_in_buffer,
+            decay_in_norm=settings.decay_in_norm,
+        )
+    if settings.name == "sgd":
+        return optim.SGD(
+            groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov
+        )
+    return optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, ADAM_BETA2))
+
+
+def step(optimizer: Optimizer, scaler: Any, norm: Any) -> None:
+    """Take one step; MuSGD is told the gradient's norm before the clip."""
+    from musgd_cli.optim import MuSGD
+
+    if isinstance(optimizer, MuSGD):
+        scaler.step(optimizer, total_norm=norm)
+    else:
+        scaler.step(optimizer)
+
+
+def beta(optimizer: Optimizer) -> Any | None:
+    """Return the momentum of the last step, a number or a scalar tensor; ``None`` if it has none.
+
+    For MuSGD it is the mean over the parameter tensors, weighted by their size.
+    """
+    from musgd_cli.optim import MuSGD
+
+    if isinstance(optimizer, MuSGD):
+        return optimizer.last_beta()
+    return optimizer.param_groups[0].get("momentum")

@@ -1,0 +1,126 @@
+"""One training run from its plan to its result, and again from where it was interrupted.
+
+Import after `sandbox.prepare`.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib import metadata
+
+import torch
+
+from musgd_cli import __version__, data
+from musgd_cli.data.dataset import DataSet
+from musgd_cli.errors import UsageError
+from musgd_cli.records import Plan, TrainResult
+from musgd_cli.runs import RunFolder
+from musgd_cli.storage import sha256_of, write_record
+from musgd_cli.train.events import Listeners
+from musgd_cli.train.resume import ResumeState, fingerprint, resume_file
+from musgd_cli.train.trainer import RunTrainer
+
+_VERSIONS_OF = ("torch", "torchvision", "ultralytics", "numpy")
+
+
+def train(plan: Plan, run: RunFolder, listeners: Listeners, *, trust: bool) -> TrainResult:
+    """Train ``plan`` into the folder of ``run``.
+
+    A run that fails before its first step is removed; one that fails later can be resumed.
+    """
+    try:
+        dataset = _data(plan)
+        write_record(run.plan_file, plan)
+        return _train(RunTrainer(plan, run, dataset, fingerprint(dataset), listeners, trust=trust))
+    except BaseException:
+        if not run.steps_file.exists() or not run.steps_file.stat().st_size:
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def resume(run: RunFolder, listeners: Listeners, *, trust: bool) -> TrainResult:
+    """Go on with an interrupted run after its last finished epoch."""
+    if run.finished:
+        weights = run.path / run.result().weights
+        raise UsageError(
+            f"the run {run.path} is finished: it trained {run.result().epochs} epochs",
+            f"musgd train --model {weights} starts a new run from its weights",
+        )
+    plan = run.plan()
+    dataset = _data(plan)
+    now = fingerprint(dataset)
+    state = ResumeState.read(run) if resume_file(run).exists() else None
+    if state is None:
+        listeners.on_note("no epoch of this run was finished; it starts from the beginning")
+        return _train(RunTrainer(plan, run, dataset, now, listeners, trust=trust))
+    if state.data_fingerprint != now:
+        listeners.on_note(
+            "the data has changed since the run began: it goes on, but not as it would have"
+        )
+    state.progress.resumed += 1
+    return _train(RunTrainer(plan, run, dataset, now, listeners, state=state))
+
+
+def _data(plan: Plan) -> DataSet:
+    if plan.train.data is None:
+        raise UsageError(
+            "no data set to train on", "give --data YAML, or try musgd demo, which draws one"
+        )
+    return data.load(plan.train.data)
+
+
+def _train(trainer: RunTrainer) -> TrainResult:
+    try:
+        if trainer.progress.trained:
+            trainer.finish()
+        else:
+            trainer.train()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise trainer.out_of_memory() from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise trainer.out_of_memory() from error
+        raise
+    finally:
+        trainer.close()
+    result = _result(trainer)
+    write_record(trainer.run.train_file, result)
+    resume_file(trainer.run).unlink(missing_ok=True)
+    return result
+
+
+def _result(trainer: RunTrainer) -> TrainResult:
+    progress, settings, run = trainer.progress, trainer.settings, trainer.run
+    return TrainResult(
+        run=run.name,
+        weights=str(trainer.best.relative_to(run.path.resolve())),
+        sha256=sha256_of([trainer.best]),
+        optimizer=trainer.optim_settings.name,
+        epochs=progress.epoch,
+        steps=progress.steps,
+        seconds=progress.seconds,
+        map50_95=trainer.metrics["metrics/mAP50-95(B)"],
+        map50=trainer.metrics["metrics/mAP50(B)"],
+        peak_memory_mb=trainer.peak_memory_mb(),
+        clipped_share=progress.clipped_share,
+        beta_mean=progress.beta_mean,
+        skipped_steps=progress.skipped,
+        data=str(trainer.source.path),
+        n_images=len(trainer.source.images("train")),
+        n_val_images=len(trainer.source.images("val")),
+        names=trainer.source.names,
+        model=settings.model,
+        imgsz=trainer.args.imgsz,
+        batch=settings.batch,
+        seed=settings.seed,
+        device=str(trainer.device),
+        threads=torch.get_num_threads(),
+        target=trainer.plan.target,
+        resumed=progress.resumed,
+        versions={
+            "musgd": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _VERSIONS_OF},
+        },
+    )
