@@ -101,10 +101,10 @@ def check(path: Path) -> tuple[str, ...]:
 def match(host: Host) -> Profile:
     """Return the shipped profile for ``host``: its board's own, or else the nearest. Never fails.
 
-    The nearest to an ARM board without NVIDIA's GPU is ``pi4b``, the profile for the least machine,
-    so its values are safe if not the best. The nearest to any other Jetson is ``jetson-nano``:
-    TensorRT with FP16 runs on all of them, whether or not they have INT8. :func:`is_made_for`
-    tells the two cases apart.
+    The nearest to an ARM board without an NVIDIA GPU is ``pi4b``, the profile for the least
+    machine, so its values are safe if not the best. The nearest to any other Jetson is
+    ``jetson-nano``: TensorRT with FP16 runs on all of them, whether or not they have INT8.
+    :func:`is_made_for` tells the two cases apart.
     """
     profiles = {profile.name: profile for profile in available()}
     for profile in profiles.values():
@@ -121,11 +121,12 @@ def is_made_for(profile: Profile, host: Host) -> bool:
 def _nearest(host: Host) -> str:
     if "jetson" in host.board or "orin" in host.board:
         return _JETSON
-    arm = host.arch is not None and host.arch.startswith(("aarch64", "arm"))
-    if arm or "arm" in host.board or host.board.startswith(("pi", "cm", "zero")):
+    if host.board.startswith(("pi", "cm")):
         return _SMALL_ARM
-    nvidia = host.gpu is not None and "nvidia" in host.gpu.lower()
-    return _X86_GPU if nvidia or host.gpu_memory_mb else _X86_CPU
+    if host.gpu_memory_mb or (host.gpu is not None and "nvidia" in host.gpu.lower()):
+        return _X86_GPU
+    arm = host.arch is not None and host.arch.startswith(("aarch64", "arm"))
+    return _SMALL_ARM if arm or "arm" in host.board else _X86_CPU
 
 
 def copy_to(name_or_path: str, destination: Path) -> Path:

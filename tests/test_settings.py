@@ -130,8 +130,10 @@ def test_a_value_for_another_optimizer_is_not_taken_in_silence() -> None:
         spelling={"optim.name": "--optimizer"},
     )
     assert told == [
-        "musgd.toml: optim.adapt_factor: the optimizer sgd has none; "
-        "move it to the table of one that has, such as [optim.musgd]",
+        (
+            "musgd.toml: optim.adapt_factor: the optimizer sgd has none; "
+            "move it to the table of one that has, such as [optim.musgd]"
+        ),
         "--set optim.norm_scope: the optimizer sgd has no norm_scope",
         "MUSGD_OPTIM__LR_IN_BUFFER: the optimizer sgd has no lr_in_buffer",
     ]
@@ -221,8 +223,10 @@ def test_all_faults_of_the_file_are_told_at_once_with_their_path() -> None:
         "musgd.toml: train.imgsz: 100 is not a whole number of 32 or more and a multiple of 32",
         "musgd.toml: train.lr: unknown key (did you mean optim.lr?)",
         "musgd.toml: train.amp: 'fp17' is not one of fp32, fp16, bf16 (did you mean fp16?)",
-        "musgd.toml: compress.runtimes: [ncnn, tensorflow] is not a list of one or more of "
-        "onnxruntime, openvino, ncnn, tensorrt, litert, null",
+        (
+            "musgd.toml: compress.runtimes: [ncnn, tensorflow] is not a list of one or more of "
+            "onnxruntime, openvino, ncnn, tensorrt, litert, null"
+        ),
         "musgd.toml: compress.calib: inf is not a whole number above 0",
         "musgd.toml: bench: 'long' is not a table",
         "musgd.toml: epochs: unknown key; it belongs in [train]",
