@@ -680,7 +680,23 @@ class BenchReport(Record):
     """Highest during the run."""
     throttled: bool | None
     load_ms: float
+    """Opening the model with its file in the page cache; the runtime's import left out."""
     first_inference_ms: float
+    harness_ms: float | None = None
+    """A frame's share of the timing loop that is neither letterbox, inference nor decode."""
+    warmup_s: float | None = None
+    seconds: float | None = None
+    """Of the timed loop."""
+    n_frames: int = 0
+    """Different images timed, round and round; 0: one image of seeded noise."""
+    n_excluded: int = 0
+    """Images of the split left out of the score because they calibrated a model."""
+    ap50_95: Mapping[str, float] = Field(default_factory=dict)
+    """By name, for the classes that have objects in the split."""
+    engine: Mapping[str, str] = Field(default_factory=dict)
+    """What decides speed and precision, read back from the runtime."""
+    parent_sha256: str | None = None
+    """Of the artifact's float parent."""
     versions: Mapping[str, str] = Field(default_factory=dict)
 
 

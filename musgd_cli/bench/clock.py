@@ -1,0 +1,194 @@
+"""Timing: warm up until latency is steady, then time every frame and keep every sample.
+
+A frame is letterbox, inference and decode of one image that is in memory already. All three are
+timed in one loop, so that an inference meets the caches as they are in use, not as they are when
+nothing else happens.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from statistics import fmean, median
+from time import perf_counter_ns
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musgd_cli.records import LatencyMs
+
+WINDOW_S = 0.5
+WINDOW_FRAMES = 5
+"""A window of the warm-up lasts this long and holds so many frames, whichever takes longer."""
+
+STEADY_WINDOWS = 3
+STEADY_SPREAD = 0.03
+"""Steady: the median latencies of the last three windows lie within 3 % of each other."""
+
+PATIENCE_S = 10.0
+"""How long beyond its shortest time the warm-up waits for latency to settle."""
+
+FEWEST_FRAMES = 10
+"""Timed however long they take: a p99 of fewer says nothing."""
+
+_MS = 1e-6
+
+
+class Stages(Protocol):
+    """The three parts of a frame, as a detector has them."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn an image into the network's input."""
+        ...
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network."""
+        ...
+
+    def decode(self, output: NDArray[np.float32]) -> object:
+        """Turn the network's output into boxes."""
+        ...
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How the warm-up went."""
+
+    n: int
+    seconds: float
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of every timed frame, in order, by stage."""
+
+    pre_ms: tuple[float, ...]
+    infer_ms: tuple[float, ...]
+    post_ms: tuple[float, ...]
+    seconds: float
+    """Of the whole loop, its own cost included."""
+
+    @property
+    def fps(self) -> float:
+        """Inferences a second, the engine alone."""
+        return 1000 / fmean(self.infer_ms)
+
+    @property
+    def fps_end_to_end(self) -> float:
+        """Frames a second."""
+        stages = zip(self.pre_ms, self.infer_ms, self.post_ms, strict=True)
+        return 1000 / fmean(map(sum, stages))
+
+    @property
+    def harness_ms(self) -> float:
+        """A frame's share of the loop that is neither letterbox, inference nor decode."""
+        total = sum(self.pre_ms) + sum(self.infer_ms) + sum(self.post_ms)
+        return (self.seconds * 1000 - total) / len(self.infer_ms)
+
+
+def latency(samples_ms: Sequence[float]) -> LatencyMs:
+    """Sum up samples; percentiles are interpolated linearly between them."""
+    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
+    return LatencyMs(
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        mean=fmean(samples_ms),
+        min=min(samples_ms),
+        max=max(samples_ms),
+    )
+
+
+def warm_up(
+    frame: Callable[[], float], at_least_s: float, clock_ns: Callable[[], int] = perf_counter_ns
+) -> WarmUp:
+    """Run frames until their latency is steady.
+
+    Args:
+        frame: Runs one frame and returns its inference in milliseconds.
+        at_least_s: Go on for so long, however steady latency looks.
+        clock_ns: A monotonic clock.
+
+    Returns:
+        ``steady`` is false when latency had not settled within :data:`PATIENCE_S` beyond
+        ``at_least_s``, and within one window more than steadiness takes.
+    """
+    begin = now = clock_ns()
+    medians: list[float] = []
+    n = 0
+    while True:
+        window_begin = now
+        window: list[float] = []
+        while len(window) < WINDOW_FRAMES or (now - window_begin) < WINDOW_S * 1e9:
+            window.append(frame())
+            now = clock_ns()
+        n += len(window)
+        medians.append(median(window))
+        seconds = (now - begin) / 1e9
+        last = medians[-STEADY_WINDOWS:]
+        steady = len(last) == STEADY_WINDOWS and max(last) <= min(last) * (1 + STEADY_SPREAD)
+        tired = len(medians) > STEADY_WINDOWS and seconds >= at_least_s + PATIENCE_S
+        if (steady and seconds >= at_least_s) or tired:
+            return WarmUp(n, seconds, steady)
+
+
+class FrameLoop:
+    """Images, round and round, through the stages.
+
+    Args:
+        stages: What a frame consists of.
+        images: (height, width, 3) BGR each, at least one.
+    """
+
+    def __init__(self, stages: Stages, images: Sequence[NDArray[np.uint8]]) -> None:
+        self._stages = stages
+        self._images = images
+        self._next = cycle(images)
+
+    def once(self) -> float:
+        """Run one frame and return its inference in milliseconds."""
+        x = self._stages.prepare(next(self._next))
+        begin = perf_counter_ns()
+        output = self._stages.infer(x)
+        end = perf_counter_ns()
+        self._stages.decode(output)
+        return (end - begin) * _MS
+
+    def run(self, seconds: float, at_least: int = FEWEST_FRAMES) -> Times:
+        """Time frames for so many seconds, and so many frames, whichever takes longer.
+
+        Garbage is collected before, and not during, the loop.
+        """
+        prepare, infer, decode = self._stages.prepare, self._stages.infer, self._stages.decode
+        images = cycle(self._images)
+        ticks: list[tuple[int, int, int, int]] = []
+        collects = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        try:
+            begin = now = perf_counter_ns()
+            end = begin + int(seconds * 1e9)
+            while now < end or len(ticks) < at_least:
+                image = next(images)
+                t0 = perf_counter_ns()
+                x = prepare(image)
+                t1 = perf_counter_ns()
+                output = infer(x)
+                t2 = perf_counter_ns()
+                decode(output)
+                now = perf_counter_ns()
+                ticks.append((t0, t1, t2, now))
+        finally:
+            if collects:
+                gc.enable()
+        spans = np.diff(np.array(ticks), axis=1) * _MS
+        return Times(
+            pre_ms=tuple(spans[:, 0].tolist()),
+            infer_ms=tuple(spans[:, 1].tolist()),
+            post_ms=tuple(spans[:, 2].tolist()),
+            seconds=(now - begin) / 1e9,
+        )

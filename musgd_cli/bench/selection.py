@@ -1,0 +1,90 @@
+"""Which artifacts a bench is about, what they are measured on, and where its reports go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from musgd_cli.errors import UsageError
+from musgd_cli.runs import RUNS, RunFolder, artifact_folders, newest_finished
+
+_WEIGHTS = frozenset({".pt", ".pth"})
+_BARE_MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine"})
+
+
+def choose(paths: Sequence[str]) -> list[Path]:
+    """Return the folders of the artifacts that ``paths`` name, each once, in order.
+
+    Args:
+        paths: A run (its folder or its name), an artifact's folder, or a folder of artifacts.
+            Without any: the run that finished last.
+
+    Raises:
+        UsageError: A path names no artifact.
+    """
+    if not paths:
+        run = newest_finished()
+        return _artifacts_below(run.path)
+    chosen = [folder for path in paths for folder in _artifacts_of(path)]
+    return list(dict.fromkeys(chosen))
+
+
+def _artifacts_of(spec: str) -> list[Path]:
+    path = Path(spec)
+    suffix = path.suffix.lower()
+    if suffix in _WEIGHTS:
+        raise UsageError(
+            f"{spec} is weights, which only torch runs; bench measures what a board runs",
+            f"export it first: musgd export {spec}",
+        )
+    if path.is_file() or suffix in _BARE_MODELS:
+        raise UsageError(
+            f"{spec} is no artifact: a folder with a model and its artifact.json",
+            "musgd export RUN makes them; give their folder",
+        )
+    for place in (path, RUNS / spec):
+        if place.is_dir():
+            return _artifacts_below(place)
+    known = ", ".join(sorted(folder.name for folder in RUNS.glob("*/") if folder.is_dir()))
+    raise UsageError(
+        f"{spec} does not exist", f"runs here: {known}" if known else "give an artifact's folder"
+    )
+
+
+def _artifacts_below(path: Path) -> list[Path]:
+    found = artifact_folders(path)
+    if not found:
+        raise UsageError(f"there is no artifact in {path}", f"musgd export {path}")
+    return found
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """Return the run that an artifact lies in, if it lies in one."""
+    place = folder.absolute().parent
+    return RunFolder(folder.parent.parent) if place.name == "artifacts" else None
+
+
+def data_of(folder: Path) -> str | None:
+    """Return the data set that an artifact's run was trained on, if that is known."""
+    run = run_of(folder)
+    if run is None or not run.plan_file.is_file():
+        return None
+    data: str | None = run.plan().value("train.data")
+    return data
+
+
+def report_file(folder: Path, threads: int, when: datetime) -> Path:
+    """Return where a report goes: a new file below the artifact's run.
+
+    An artifact that lies outside of any run is not ours to write beside; its reports go to
+    ``runs/<artifact>/bench``.
+    """
+    run = run_of(folder)
+    place = (run.path if run else RUNS / folder.absolute().name) / "bench"
+    stem = f"{folder.absolute().name}-{threads}t-{when:%Y%m%d-%H%M%S}"
+    file, number = place / f"{stem}.json", 1
+    while file.exists():
+        number += 1
+        file = place / f"{stem}-{number}.json"
+    return file
