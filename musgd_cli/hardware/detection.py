@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from musgd_cli.errors import UsageError
@@ -34,6 +35,7 @@ _NANO_2GB_MAX_MB = 2048
 
 # jetson_stats' jetson_variables.py and NVIDIA's JetPack archive.
 _JETPACKS = {
+    "28.2.0": "3.2",
     "32.4.3": "4.4",
     "32.4.4": "4.4.1",
     "32.5.1": "4.5.1",
@@ -223,8 +225,13 @@ def _model(tree: Tree, cpu: Cpu) -> str | None:
 def _python(tree: Tree) -> str | None:
     if tree.live:
         return platform.python_version()
-    versions = [path.rpartition("python")[2] for path in tree.children("usr/bin", "python3.[0-9]*")]
-    return next((v for v in reversed(versions) if re.fullmatch(r"3\.\d+", v)), None)
+    programs = (tree.children(folder, "python3.*") for folder in ("usr/bin", "usr/local/bin"))
+    minors = [
+        int(found[1])
+        for path in chain.from_iterable(programs)
+        if (found := re.search(r"/python3\.(\d+)$", path))
+    ]
+    return f"3.{max(minors)}" if minors else None
 
 
 def _l4t_release(tree: Tree) -> str | None:

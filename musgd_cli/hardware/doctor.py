@@ -103,7 +103,8 @@ def _device_tree(machine: _Machine) -> Iterator[Check]:
 
 
 def _python(machine: _Machine) -> Iterator[Check]:
-    # Asked of recorded machines only: on an older Python this very code would not run.
+    # Asked of recorded machines only: on an older Python this very code would not run. A board can
+    # still run artifacts that are driven from elsewhere.
     version = machine.host.python
     if version is None:
         return
@@ -111,9 +112,10 @@ def _python(machine: _Machine) -> Iterator[Check]:
         name="python",
         ok=_release(version) >= (3, 11),
         found=version,
-        needed="3.11 or newer",
+        needed="3.11 or newer, to run musgd on it",
         mend="install Python 3.11 beside the system's, "
         f"or train and export elsewhere with --target {machine.board.name}",
+        advice=True,
     )
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-Value = int | float | str
-
 
 class Gpu:
     """The first NVIDIA GPU, while its driver answers."""

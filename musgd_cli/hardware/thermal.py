@@ -13,9 +13,9 @@ from musgd_cli.hardware.tree import Tree
 Device = Literal["cpu", "gpu"]
 
 # Zones of the processor's die: cpu-thermal (Pi, Orin), CPU-therm, GPU-therm (Nano), soc0-thermal,
-# tj-thermal (Orin), x86_pkg_temp. Others are of boards, radios and disks; the Nano's PMIC-Die
+# tj-thermal (Orin), bigcore0-thermal (RK3588), x86_pkg_temp. Others are of boards, radios and disks; the Nano's PMIC-Die
 # reads a constant 100 degrees, ACPI's often a constant too.
-_DIE = re.compile(r"cpu|gpu|soc|tj|x86_pkg_temp", re.IGNORECASE)
+_DIE = re.compile(r"cpu|gpu|soc|tj|bigcore|littlecore|x86_pkg_temp", re.IGNORECASE)
 _X86_SENSORS = ("coretemp", "k10temp", "zenpower")
 _PLAUSIBLE_C = (-40.0, 150.0)
 
@@ -33,7 +33,7 @@ def temperature_c(root: Path = Path("/"), *, device: Device = "cpu") -> float | 
 
     Args:
         root: ``/``, or a recorded tree.
-        device: ``gpu`` asks the NVIDIA driver of this machine.
+        device: ``gpu`` asks this machine's NVIDIA driver, where there is one.
     """
     tree = Tree(root)
     if device == "gpu" and tree.live and (gpu := first_gpu()):
@@ -64,7 +64,7 @@ def throttled(root: Path = Path("/"), *, device: Device = "cpu") -> bool | None:
 
     Args:
         root: ``/``, or a recorded tree.
-        device: ``gpu`` asks the NVIDIA driver of this machine.
+        device: ``gpu`` asks this machine's NVIDIA driver, where there is one.
     """
     tree = Tree(root)
     if device == "gpu" and tree.live and (gpu := first_gpu()):
