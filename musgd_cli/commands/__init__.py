@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from musgd_cli.commands import data, doctor, plan, profiles
+from musgd_cli.commands import data, doctor, plan, profiles, train
 
 app = typer.Typer(
     name="musgd",
@@ -43,3 +43,4 @@ app.command()(doctor.doctor)
 app.command()(plan.plan)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(data.app, name="data")
+app.command()(train.train)

@@ -21,6 +21,7 @@ def train(
     on_step: Callable[[StepLog], None] | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     stop: Callable[[], bool] | None = None,
     trust: bool = False,
 ) -> TrainResult:
@@ -32,7 +33,8 @@ def train(
         on_start: Called once, before the first step.
         on_step: Called after each optimizer step.
         on_epoch: Called after each epoch, once it is saved.
-        on_note: Called with a line that people should read.
+        on_note: Called with a line on what was decided.
+        on_warning: Called with a line that people should read even if they asked for quiet.
         stop: Asked after each step and each epoch whether to stop; see `events.StopRequest`.
         trust: Load the starting weights without restriction: they then may run any code.
 
@@ -52,7 +54,12 @@ def train(
     from musgd_cli.train.events import Listeners, ignore, never
 
     listeners = Listeners(
-        on_start or ignore, on_step or ignore, on_epoch or ignore, on_note or ignore, stop or never
+        on_start or ignore,
+        on_step or ignore,
+        on_epoch or ignore,
+        on_note or ignore,
+        on_warning or ignore,
+        stop or never,
     )
     return session.train(plan, run, listeners, trust=trust)
 
@@ -64,6 +71,7 @@ def resume(
     on_step: Callable[[StepLog], None] | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     stop: Callable[[], bool] | None = None,
     trust: bool = False,
 ) -> TrainResult:
@@ -81,6 +89,11 @@ def resume(
     from musgd_cli.train.events import Listeners, ignore, never
 
     listeners = Listeners(
-        on_start or ignore, on_step or ignore, on_epoch or ignore, on_note or ignore, stop or never
+        on_start or ignore,
+        on_step or ignore,
+        on_epoch or ignore,
+        on_note or ignore,
+        on_warning or ignore,
+        stop or never,
     )
     return session.resume(run, listeners, trust=trust)

@@ -57,14 +57,20 @@ def load_weights(path: str | Path, trust: bool = False) -> nn.Module:
             detection model needs.
     """
     path = Path(path)
-    _require_archive(path)
+    require_archive(path)
     sandbox.prepare()
     content = _unpickle(path, trust)
     model = content.get("ema") or content.get("model") if isinstance(content, dict) else content
-    return _detection_model(model, path).float().train().requires_grad_(True)
+    loaded: nn.Module = _detection_model(model, path).float().train().requires_grad_(True)
+    return loaded
 
 
-def _require_archive(path: Path) -> None:
+def require_archive(path: Path) -> None:
+    """Make sure that there is a file to load weights from, without loading it, or torch.
+
+    Raises:
+        UsageError: It is missing, or no archive as torch writes it.
+    """
     if not path.exists():
         raise UsageError(
             f"weights {path} do not exist, and nothing is downloaded",
@@ -160,20 +166,20 @@ _PLAIN = {
 }
 
 
-def _detection_model(model: Any, path: Path) -> nn.Module:
-    from torch import nn
+def _detection_model(model: Any, path: Path) -> Any:
+    from torch.nn import Module
     from ultralytics.nn.modules import Detect
     from ultralytics.nn.tasks import DetectionModel
 
-    if not isinstance(model, nn.Module):
+    kind: Any = type(model)
+    if not issubclass(kind, Module):
         raise UsageError(
             f"{path} holds no model", "give weights that were trained by Ultralytics or musgd"
         )
-    # Segmentation, pose and boxes at an angle are subclasses of both.
-    layers: Any = getattr(model, "model", [None])
-    if type(model) is not DetectionModel or type(layers[-1]) is not Detect:
+    # Segmentation, pose and boxes at an angle are subclasses, of the model and of its head.
+    if kind is not DetectionModel or type(model.model[-1]) is not Detect:
         raise UsageError(
-            f"{path} is a {type(model).__name__}, not a detection model",
+            f"{path} is a {kind.__name__}, not a detection model",
             "give detection weights, such as those of yolo26n",
         )
     if model.is_fused():
@@ -181,8 +187,7 @@ def _detection_model(model: Any, path: Path) -> nn.Module:
             f"the layers of {path} are fused for inference, which cannot be undone",
             "give the weights as they were trained",
         )
-    config: Any = model.yaml
-    _check_activation(config, path)
+    _check_activation(model.yaml, path)
     return model
 
 

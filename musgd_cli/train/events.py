@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
@@ -32,6 +33,8 @@ class Listeners:
     """After the epoch is saved."""
     on_note: Callable[[str], None] = ignore
     """A line for people: something was decided that they should know."""
+    on_warning: Callable[[str], None] = ignore
+    """A line that they should know even if they asked for quiet."""
     stop: Callable[[], bool] = never
     """Asked after each step and each saved epoch whether to stop there."""
 
@@ -46,7 +49,7 @@ class TrainingInterruptedError(MusgdError):
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request, and the second into an end.
 
-    A context manager, for the main thread; its instance is the `Listeners.stop` to pass on.
+    A context manager; its instance is the `Listeners.stop` to pass on.
 
     Args:
         on_request: Called on the first signal, from the signal handler.
@@ -62,8 +65,9 @@ class StopRequest:
         return self._requested
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        if threading.current_thread() is threading.main_thread():  # only there can it be done
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -72,6 +72,7 @@ class ResumeState:
 
     progress: Progress
     data_fingerprint: str
+    names: tuple[str, ...]
     model: Mapping[str, Any]
     ema: Mapping[str, Any]
     ema_updates: int

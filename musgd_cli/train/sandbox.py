@@ -54,6 +54,19 @@ _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _prepared = False
 
 
+def require_installed() -> None:
+    """Make sure that what training needs is there, without loading it.
+
+    Raises:
+        UnsupportedError: torch or Ultralytics is not installed.
+    """
+    for module in ("torch", "torchvision", "ultralytics"):
+        if importlib.util.find_spec(module) is None:
+            raise UnsupportedError(
+                f"{module} is not installed here", "pip install 'musgd-cli[train]'"
+            )
+
+
 def prepare() -> None:
     """Import Ultralytics with every outward door shut.
 
@@ -63,11 +76,7 @@ def prepare() -> None:
     global _prepared
     if _prepared:
         return
-    for module in ("torch", "torchvision", "ultralytics"):
-        if importlib.util.find_spec(module) is None:
-            raise UnsupportedError(
-                f"{module} is not installed here", "pip install 'musgd-cli[train]'"
-            )
+    require_installed()
     imported_before = "ultralytics" in sys.modules
     config = _private_config()
     os.environ.update(_ENVIRONMENT, YOLO_CONFIG_DIR=str(config))

@@ -54,12 +54,18 @@ def resume(run: RunFolder, listeners: Listeners, *, trust: bool) -> TrainResult:
     if state is None:
         listeners.on_note("no epoch of this run was finished; it starts from the beginning")
         return _train(RunTrainer(plan, run, dataset, now, listeners, trust=trust))
+    if state.names != dataset.names:
+        raise UsageError(
+            f"the run was trained on the classes {', '.join(state.names)}, "
+            f"and {dataset.path} now has {', '.join(dataset.names)}",
+            "put the names: back, or train a new run",
+        )
     if state.data_fingerprint != now:
-        listeners.on_note(
+        listeners.on_warning(
             "the data has changed since the run began: it goes on, but not as it would have"
         )
     state.progress.resumed += 1
-    return _train(RunTrainer(plan, run, dataset, now, listeners, state=state))
+    return _train(RunTrainer(plan, run, dataset, now, listeners, trust=trust, state=state))
 
 
 def _data(plan: Plan) -> DataSet:

@@ -182,7 +182,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         )
         if self.args.cache and dataset.cache is None:
             needed = dataset.ram_bytes / 2**20
-            self.listeners.on_note(
+            self.listeners.on_warning(
                 f"{needed:.0f} MB of {mode} images do not fit into memory; they are read from disk"
             )
         return loader(
@@ -201,7 +201,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         another width than its YAML says. Their values are then replaced by the state's.
         """
         if self.state is not None:
-            weights: Any = load_weights(self.last)
+            weights: Any = load_weights(self.last, self.trust)
             self.model = self.get_model(cfg=weights.yaml, weights=weights, verbose=False)
             return
         name = self.settings.model
@@ -280,6 +280,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         """Take our own part in the loop. Ultralytics' trackers and telemetry are never called."""
         if event == "on_train_start":
             self.listeners.on_start(self._start())
+            if self.listeners.stop():
+                raise self._interrupted()
         elif event == "on_train_epoch_start":
             sampler = self.train_loader.sampler
             assert isinstance(sampler, EpochSampler)
@@ -372,7 +374,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         done, epochs = self.progress.epoch, self.epochs
         kept = f"epochs 1 to {done} are kept" if done else "no epoch is finished yet"
         return TrainingInterruptedError(
-            f"stopped as asked in epoch {self.epoch + 1} of {epochs}; {kept}",
+            f"stopped as asked in epoch {min(done + 1, epochs)} of {epochs}; {kept}",
             f"musgd train --resume {self.run.path}",
         )
 
@@ -451,7 +453,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             skipped_steps=len(steps) - taken,
             lr=self._lr(),
             memory_mb=self.peak_memory_mb(),
-            temperature_c=temperature_c(),
+            temperature_c=temperature_c(device="gpu" if self.device.type == "cuda" else "cpu"),
         )
 
     def peak_memory_mb(self) -> float:
@@ -465,6 +467,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         return ResumeState(
             progress=self.progress,
             data_fingerprint=self.data_fingerprint,
+            names=self.source.names,
             model=model.state_dict(),
             ema=self.ema.ema.state_dict(),
             ema_updates=self.ema.updates,
@@ -505,7 +508,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def final_eval(self) -> None:
         """Score the best weights, as they are stored, on the ``val`` split."""
-        self.ema.ema.load_state_dict(load_weights(self.best).state_dict())
+        self.ema.ema.load_state_dict(load_weights(self.best, self.trust).state_dict())
         self.metrics, self.fitness = self.validate()
 
     def finish(self) -> None:

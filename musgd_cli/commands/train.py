@@ -1,0 +1,210 @@
+"""``musgd train``: settle a plan, check the data, train, show how it goes and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from musgd_cli.commands.options import (
+    Batch,
+    Data,
+    Epochs,
+    ImgSz,
+    Json,
+    Model,
+    Name,
+    Optimizer,
+    Profile,
+    Quiet,
+    Seed,
+    Set,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from musgd_cli.console import Terminal
+    from musgd_cli.records import EpochLog, Plan, TrainResult, TrainStart
+    from musgd_cli.runs import RunFolder
+
+CANNOT_TRAIN = {
+    "jetson-nano": "a Jetson Nano",
+    "jetson-nano-2gb": "a Jetson Nano 2GB",
+}
+"""Boards whose last system ends with Python 3.6, for which there is no torch that trains YOLO26."""
+
+STOPPING = "finishing this step; Ctrl-C once more stops at once"
+
+
+def train(
+    data: Data = None,
+    model: Model = None,
+    epochs: Epochs = None,
+    imgsz: ImgSz = None,
+    batch: Batch = None,
+    optimizer: Optimizer = None,
+    profile: Profile = None,
+    target: Target = None,
+    seed: Seed = None,
+    name: Name = None,
+    assignments: Set = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run: its name or folder."),
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Load weights that may run code. Only if you know the author."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every setting and its source, and end.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a detector: [bold]musgd train --data cells.yaml --epochs 30[/]
+
+    Without --model it trains yolo26n.yaml from scratch. Every option can stand in ./musgd.toml.
+    Ctrl-C finishes the step and says how to go on; a second one stops at once.
+    """
+    from musgd_cli.commands.planning import settle_from_options
+    from musgd_cli.console import Terminal
+    from musgd_cli.errors import UsageError
+    from musgd_cli.report.terminal.plan import plan_table
+    from musgd_cli.runs import find_run
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    options: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "name": name,
+        "epochs": epochs,
+        "imgsz": imgsz,
+        "batch": batch,
+        "optimizer": optimizer,
+        "seed": seed,
+        "profile": profile,
+        "target": target,
+        "assignments": assignments,
+    }
+    run = None
+    if resume is not None:
+        if given := [option for option, value in options.items() if value]:
+            flag = "--set" if given[0] == "assignments" else f"--{given[0]}"
+            raise UsageError(
+                f"--resume takes every setting from the run, and {flag} is given too",
+                f"musgd train --resume {resume}",
+            )
+        run = find_run(resume)
+        plan = run.plan()
+    else:
+        plan = settle_from_options(**options, terminal=terminal)
+    if dry_run:
+        terminal.show(plan_table(plan))
+        terminal.emit(plan)
+        return
+    _require_able(plan, resuming=run is not None)
+    _check_data(plan, terminal)
+    _train(plan, run, terminal, trust=trust)
+
+
+def _require_able(plan: Plan, *, resuming: bool) -> None:
+    """Refuse what is bound to fail before the data set is read for minutes."""
+    from musgd_cli.errors import UnsupportedError, UsageError
+    from musgd_cli.hardware import detect
+    from musgd_cli.train import checkpoint, sandbox
+
+    board = CANNOT_TRAIN.get(detect().board)
+    if board is not None:
+        raise UnsupportedError(
+            f"{board} cannot train: its system has no torch that does",
+            "train on another machine with --target jetson-nano, and copy the run folder here",
+        )
+    if plan.train.data is None:
+        raise UsageError(
+            "no data set to train on",
+            "musgd train --data YAML; or musgd demo, which draws a set and tries everything",
+        )
+    sandbox.require_installed()
+    if not resuming and plan.train.model.lower().endswith(".pt"):
+        checkpoint.require_archive(Path(plan.train.model))
+
+
+def _check_data(plan: Plan, terminal: Terminal) -> None:
+    from musgd_cli import data
+
+    assert plan.train.data is not None
+    with terminal.status(f"checking {plan.train.data}"):
+        report = data.check(plan.train.data)
+    data.require_sound(report)
+    if report.warnings:
+        count = len(report.warnings)
+        terminal.warn(
+            f"the data set has {'1 fault' if count == 1 else f'{count} faults'} worth a look",
+            f"musgd data check {plan.train.data}",
+        )
+
+
+def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool) -> None:
+    from musgd_cli import train
+    from musgd_cli.hardware.thermal import temperature_c
+    from musgd_cli.report.terminal import training
+    from musgd_cli.runs import create_run, free_name
+    from musgd_cli.train.events import StopRequest, TrainingInterruptedError
+
+    view = training.TrainingView(temperature_c)
+    wide = not terminal.watched
+
+    def on_start(start: TrainStart) -> None:
+        view.start(start)
+        terminal.say(training.describe(start))
+        terminal.say(training.heading(wide))
+
+    def on_epoch(log: EpochLog) -> None:
+        view.epoch(log)
+        terminal.say(training.epoch_line(log, wide))
+
+    begin: Callable[..., TrainResult] = train.resume
+    if run is None:
+        begin = partial(train.train, plan)
+        run = create_run(plan.train.name or free_name(_stem(plan)))
+    try:
+        with StopRequest(lambda: terminal.say(STOPPING)) as stop, terminal.live(view):
+            result = begin(
+                run,
+                on_start=on_start,
+                on_step=view.step,
+                on_epoch=on_epoch,
+                on_note=terminal.say,
+                on_warning=terminal.warn,
+                stop=stop,
+                trust=trust,
+            )
+            view.end()
+    except TrainingInterruptedError as interrupted:
+        terminal.warn(interrupted.what, interrupted.mend)
+        raise typer.Exit(interrupted.exit_code) from None
+    _draw_curves(run, terminal)
+    terminal.show(training.result_table(result, str(run.path)))
+    terminal.emit(result)
+
+
+def _stem(plan: Plan) -> str:
+    """Return the name of a run without one: its data set's. Many are called just data.yaml."""
+    path = Path(str(plan.train.data)).expanduser().absolute()
+    return path.parent.name if path.stem in ("data", "dataset") and path.suffix else path.stem
+
+
+def _draw_curves(run: RunFolder, terminal: Terminal) -> None:
+    from musgd_cli.errors import UnsupportedError
+    from musgd_cli.report import curves
+
+    try:
+        curves.draw(run)
+    except UnsupportedError as error:
+        terminal.warn(error.what, error.mend)
