@@ -1,0 +1,691 @@
+"""MuSGD: SGD whose momentum shrinks while the gradient is large.
+
+The form is that of ``torch/optim/sgd.py``: a class, a functional :func:`musgd`, and its
+single-tensor and multi-tensor bodies. ``docs/optimizer.md`` has the equations as built and the
+readings of the article behind them. No step reads a device tensor on the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim.optimizer import Optimizer, ParamsT
+from torch.utils._foreach_utils import _device_has_foreach_support
+
+__all__ = ["MuSGD", "musgd"]
+
+AUTO_FACTOR: Final = 0.1
+"""What ``adapt_factor="auto"`` multiplies the relative squared norm by: a gradient of its usual
+size (n² equal to the running mean) keeps 1/1.1 of the momentum."""
+
+AUTO_DECAY: Final = 0.99
+"""Decay of the running mean of n² under ``adapt_factor="auto"``: a memory of about 100 steps."""
+
+CPU_SPAN: Final = 2**17
+"""Values that a list operation works on at a time on the CPU, so that its temporaries stay in
+cache: a tenth to a fifth faster than whole lists, with no copy the size of the model.
+Flat from 2^16 to 2^19 (benchmarks/optimizer_step.py)."""
+
+_EXACT_STATE: Final = ("square_avg", "step", "skipped_steps")
+"""Scalars that keep their own dtype: n² overflows half precision at a norm of 256."""
+
+
+class MuSGD(Optimizer):
+    """Momentum-adaptive SGD: a drop-in for :class:`torch.optim.SGD`.
+
+    With g the gradient, n its norm and m = ``momentum``, one step is::
+
+        beta = m / (1 + adapt_factor * n^2)
+        d    = g + weight_decay * p
+        v    = beta * v + (1 - dampening) * d        (at first: v = d)
+        p    = p - lr * v                            (nesterov: p - lr * (d + beta * v))
+
+    With ``adapt_factor=0`` it is ``torch.optim.SGD``, bit for bit. m is read from the group at
+    each step, so whatever rewrites ``group["momentum"]`` sets the largest beta.
+
+    Args:
+        params: Parameters, named parameters, or dicts defining parameter groups. Every option
+            below may differ from group to group.
+        lr: Learning rate. A 1-element tensor is read on the host, as ``torch.optim.SGD`` does:
+            keep it on the CPU.
+        momentum: m, the beta of a vanishing gradient.
+        weight_decay: L2 penalty, added to the gradient.
+        adapt_factor: How strongly a large gradient cuts beta, in units of 1/n^2. ``"auto"``
+            divides n^2 by its running mean (decay .99, bias-corrected) and multiplies it by .1,
+            so that beta does not depend on the scale of the loss.
+        norm_scope: Whose norm n is: ``"tensor"``, each parameter's own, or ``"global"``, that of
+            all the optimizer's gradients together.
+        lr_in_buffer: Multiply lr into v as it is gathered (v = beta * v + lr * d; p = p - v)
+            instead of when it is applied. The same at constant lr, up to rounding.
+        decay_in_norm: Take n of d instead of g.
+        dampening: As in ``torch.optim.SGD``.
+        nesterov: Nesterov momentum, with beta in m's place.
+        maximize: Ascend instead of descend.
+        foreach: Whether to work on lists of tensors instead of one tensor at a time. None: yes
+            for plain tensors on a device that has foreach kernels, or on the CPU.
+        skip_nonfinite: Let a step with a NaN or an infinity in any gradient change nothing, and
+            count it in :attr:`skipped_steps`. One group that asks for it protects all.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    _last: _Decision | None  # not state: a copy starts without it
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        *,
+        adapt_factor: float | Literal["auto"] = 0.1,
+        norm_scope: Literal["tensor", "global"] = "tensor",
+        lr_in_buffer: bool = False,
+        decay_in_norm: bool = False,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        skip_nonfinite: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "adapt_factor": adapt_factor,
+            "norm_scope": norm_scope,
+            "lr_in_buffer": lr_in_buffer,
+            "decay_in_norm": decay_in_norm,
+            "dampening": dampening,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "skip_nonfinite": skip_nonfinite,
+        }
+        _check_options(defaults)
+        super().__init__(params, defaults)
+        self._last = None
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group; what it leaves out it takes from the constructor's options.
+
+        Raises:
+            ValueError: One of its options is out of its range.
+        """
+        if isinstance(param_group, dict):  # else torch raises
+            _check_options({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A checkpoint of torch.optim.SGD, or of a release that lacked an option, leaves that
+        # option as this optimizer was built.
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        self._last = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned, or what a ``torch.optim.SGD``'s did.
+
+        The options it names replace this optimizer's, as in every torch optimizer.
+        """
+        super().load_state_dict(state_dict)
+        # torch has cast all state to its parameter's dtype and may have left steps on the CPU.
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        for key, param in zip(saved, self._parameters(), strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                if name in _EXACT_STATE:
+                    self.state[param][name] = value.to(device=param.device, copy=True)
+
+    @property
+    def skipped_steps(self) -> Tensor:
+        """Steps skipped because a gradient was not finite: int64, shape (), part of the state."""
+        first = next(self._parameters())
+        state = self.state.get(first, {})
+        count: Tensor = state.get("skipped_steps", torch.zeros((), dtype=torch.int64))
+        return count
+
+    def last_beta(self) -> Tensor | None:
+        """The last step's mean beta, each tensor weighted by its number of values.
+
+        Returns:
+            Shape (), on the device, where it waits for whoever reads it. NaN if the step was
+            skipped; None if none was taken since this object was made, copied or loaded.
+        """
+        return None if self._last is None else self._last.mean_beta()
+
+    @torch.no_grad()
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        total_norm: Tensor | float | None = None,
+    ) -> Any:
+        """Take one step.
+
+        Args:
+            closure: Reevaluates the model, gradients included, and returns the loss.
+            total_norm: The norm of all gradients, if the caller knows it, as from
+                ``torch.nn.utils.clip_grad_norm_``. With ``norm_scope="global"`` it decides beta,
+                in place of the norm of the gradients as they are now (after the clip). If it is
+                not finite the step is skipped and counted, whatever ``skip_nonfinite`` says; a
+                tensor is judged on its device, which costs two passes over the model, a float
+                on the host, which costs none.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            ValueError: ``total_norm`` is negative, not a scalar, or stale: it came with a closure.
+            RuntimeError: A gradient is sparse.
+        """
+        _check_total_norm(total_norm, closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+
+        self._last = None
+        buckets = [bucket for group in self.param_groups for bucket in self._gather(group)]
+        if not buckets:
+            return loss
+        total, keep = _judge(buckets, total_norm)
+        if keep is False:
+            self._count_skipped(1)
+            self._last = _Decision(buckets, [math.nan] * len(buckets), None)
+            return loss
+        if keep is not None:
+            self._count_skipped(keep.logical_not())
+
+        betas = self._decide(buckets, total, keep)
+        for bucket, beta in zip(buckets, betas, strict=True):
+            group, starts = bucket.group, bucket.starts
+            musgd(
+                bucket.params,
+                bucket.grads,
+                bucket.buffers,
+                lr=group["lr"],
+                momentum=beta,
+                weight_decay=bucket.weight_decay,
+                lr_in_buffer=group["lr_in_buffer"],
+                dampening=group["dampening"],
+                nesterov=group["nesterov"],
+                maximize=bucket.maximize,
+                foreach=bucket.foreach,
+                keep=keep,
+            )
+            if starts:
+                for param, buffer in zip(bucket.params, bucket.buffers, strict=True):
+                    self.state[param]["momentum_buffer"] = buffer
+        self._last = _Decision(buckets, betas, keep)
+        return loss
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return chain.from_iterable(group["params"] for group in self.param_groups)
+
+    def _gather(self, group: dict[str, Any]) -> list[_Bucket]:
+        """The group's tensors with a gradient, by device, dtype and whether they have a buffer."""
+        buckets: dict[tuple[torch.device, torch.dtype, bool], _Bucket] = {}
+        has_momentum = group["momentum"] != 0
+        for param in group["params"]:
+            grad = param.grad
+            if grad is None:
+                continue
+            if grad.is_sparse:
+                raise RuntimeError(
+                    "MuSGD does not support sparse gradients, such as this one of shape "
+                    f"{tuple(grad.shape)}; torch.optim.SGD does"
+                )
+            buffer = self.state[param].get("momentum_buffer") if has_momentum else None
+            key = (param.device, param.dtype, buffer is None)
+            bucket = buckets.get(key)
+            if bucket is None:
+                bucket = buckets[key] = _Bucket(group)
+            bucket.params.append(param)
+            bucket.grads.append(grad)
+            if has_momentum:
+                bucket.buffers.append(buffer)
+        for bucket in buckets.values():
+            if bucket.adapts and group["decay_in_norm"]:
+                bucket.absorb_decay()
+        return list(buckets.values())
+
+    def _decide(
+        self, buckets: list[_Bucket], total: Tensor | None, keep: Tensor | None
+    ) -> list[float | Tensor]:
+        """Each bucket's beta: a float where nothing adapts, else of shape () or (n,)."""
+        relative_total: Tensor | None = None
+        betas: list[float | Tensor] = []
+        for bucket in buckets:
+            momentum, factor = float(bucket.group["momentum"]), bucket.group["adapt_factor"]
+            if not bucket.adapts:
+                betas.append(momentum)
+                continue
+            auto = factor == "auto"
+            if bucket.shares_norm:
+                assert total is not None, "_judge measures it for buckets that share it"
+                squared = total.square()
+                if auto:
+                    if relative_total is None:
+                        relative_total = self._relative([self._keeper()], squared.reshape(1), keep)
+                    squared = relative_total.reshape(())
+                squared = squared.to(bucket.device, bucket.norm_dtype, non_blocking=True)
+            else:
+                squared = bucket.norms.square()
+                if auto:
+                    squared = self._relative(bucket.params, squared, keep)
+            betas.append(momentum / (1 + (AUTO_FACTOR if auto else factor) * squared))
+        return betas
+
+    def _keeper(self) -> Tensor:
+        """The parameter whose state holds the running mean of the squared total norm."""
+        keeper: Tensor = next(
+            group["params"][0]
+            for group in self.param_groups
+            if group["params"]
+            and group["norm_scope"] == "global"
+            and group["adapt_factor"] == "auto"
+        )
+        return keeper
+
+    def _relative(self, owners: list[Tensor], squared: Tensor, keep: Tensor | None) -> Tensor:
+        """n² over its running mean, which moves on.
+
+        Args:
+            owners: The n parameters whose state holds the means.
+            squared: n², shape (n,).
+            keep: Whether the means may move, shape ().
+
+        Returns:
+            Shape (n,); 0 where no gradient has ever been other than zero.
+        """
+        averages: list[Tensor] = []
+        steps: list[Tensor] = []
+        for param in owners:
+            state = self.state[param]
+            if "square_avg" not in state:
+                state["square_avg"], state["step"] = squared.new_zeros(()), squared.new_zeros(())
+            averages.append(state["square_avg"])
+            steps.append(state["step"])
+        average, step = torch.stack(averages), torch.stack(steps) + 1
+        # Moving by (1 - d) / (1 - d^t) of the way keeps the mean free of bias; at t = 1 it is n².
+        moved = average.lerp(squared, (AUTO_DECAY - 1) / torch.expm1(step * math.log(AUTO_DECAY)))
+        if keep is not None:
+            keep = keep.to(squared.device, non_blocking=True)
+            moved, step = torch.where(keep, moved, average), torch.where(keep, step, step - 1)
+        torch._foreach_copy_(averages, moved.unbind())
+        torch._foreach_copy_(steps, step.unbind())
+        return squared / moved.clamp(min=torch.finfo(moved.dtype).tiny)
+
+    def _count_skipped(self, skipped: Tensor | int) -> None:
+        state = self.state[next(self._parameters())]
+        state["skipped_steps"] = self.skipped_steps + skipped
+
+
+@dataclass
+class _Bucket:
+    """Tensors of one group, device and dtype, all with a momentum buffer or all without."""
+
+    group: dict[str, Any]
+    params: list[Tensor] = field(default_factory=list)
+    grads: list[Tensor] = field(default_factory=list)
+    buffers: list[Tensor | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.weight_decay: float = self.group["weight_decay"]
+        self.maximize: bool = self.group["maximize"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where all its tensors are."""
+        return self.params[0].device
+
+    @property
+    def starts(self) -> bool:
+        """Whether its momentum buffers are still to be made."""
+        return bool(self.buffers) and self.buffers[0] is None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether beta depends on a norm."""
+        return bool(self.group["adapt_factor"] != 0 and self.group["momentum"] != 0)
+
+    @property
+    def shares_norm(self) -> bool:
+        """Whether beta depends on the norm of all gradients."""
+        return self.adapts and self.group["norm_scope"] == "global"
+
+    @cached_property
+    def foreach(self) -> bool:
+        """Whether to work on lists of tensors."""
+        asked: bool | None = self.group["foreach"]
+        return _foreach_by_default(self.params) if asked is None else asked
+
+    @property
+    def norm_dtype(self) -> torch.dtype:
+        """That of norms and betas."""
+        return _norm_dtype(self.params[0].dtype)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Each gradient's norm, shape (n,)."""
+        # Squares of half-precision values overflow. The norm of complex ones takes no dtype.
+        dtype = None if self.grads[0].is_complex() else self.norm_dtype
+        if self.foreach:
+            return torch.stack(torch._foreach_norm(self.grads, 2, dtype))
+        return torch.stack([torch.linalg.vector_norm(grad, dtype=dtype) for grad in self.grads])
+
+    def absorb_decay(self) -> None:
+        """Turn the gradients into what the update starts from: sign and weight decay included."""
+        if self.maximize:
+            self.grads = [-grad for grad in self.grads]
+        if self.weight_decay != 0:
+            pairs = zip(self.grads, self.params, strict=True)
+            self.grads = [grad.add(param, alpha=self.weight_decay) for grad, param in pairs]
+        self.weight_decay, self.maximize = 0.0, False
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """The betas of one step."""
+
+    buckets: list[_Bucket]
+    betas: list[float | Tensor]
+    keep: Tensor | None
+
+    def mean_beta(self) -> Tensor:
+        """Weighted by the tensors' numbers of values; NaN if the step was not kept."""
+        total = sum(param.numel() for bucket in self.buckets for param in bucket.params)
+        mean = torch.zeros((), device=self.buckets[0].device)
+        for bucket, beta in zip(self.buckets, self.betas, strict=True):
+            shares = [param.numel() / total for param in bucket.params]
+            if not isinstance(beta, Tensor):
+                mean += beta * sum(shares)
+                continue
+            if beta.dim():
+                weights = torch.tensor(shares, dtype=beta.dtype)
+                beta = torch.dot(beta, weights.to(beta.device, non_blocking=True))
+            else:
+                beta = beta * sum(shares)
+            mean += beta.to(mean.device, non_blocking=True)
+        return mean if self.keep is None else torch.where(self.keep, mean, math.nan)
+
+
+def _judge(
+    buckets: list[_Bucket], total_norm: Tensor | float | None
+) -> tuple[Tensor | None, Tensor | Literal[False] | None]:
+    """The norm of all gradients, and whether the step may be taken.
+
+    Returns:
+        The norm, shape (), or None if nothing asks for it; and a bool tensor of shape (), False
+        if the host knows better, or None if the step is to be taken whatever the gradients hold.
+    """
+    device = buckets[0].device
+    if isinstance(total_norm, Tensor):
+        total = total_norm.detach().reshape(()).to(device, non_blocking=True)
+        return total, torch.isfinite(total)
+    if total_norm is not None:
+        if not math.isfinite(total_norm):
+            return None, False
+        return torch.full((), float(total_norm), device=device), None
+    guarded = any(bucket.group["skip_nonfinite"] for bucket in buckets)
+    if not guarded and not any(bucket.shares_norm for bucket in buckets):
+        return None, None
+    norms = torch.cat([bucket.norms.to(device, non_blocking=True) for bucket in buckets])
+    total = torch.linalg.vector_norm(norms)
+    return total, torch.isfinite(total) if guarded else None
+
+
+def _foreach_by_default(params: list[Tensor]) -> bool:
+    # torch's SGD loops on the CPU; lists are as fast there (benchmarks/optimizer_step.py).
+    plain = all(type(param) in (Tensor, Parameter) for param in params)
+    return plain and _device_has_foreach_support(params[0].device)
+
+
+def _norm_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def musgd(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momentum_buffer_list: list[Tensor | None],
+    *,
+    lr: float | Tensor,
+    momentum: float | Tensor,
+    weight_decay: float,
+    lr_in_buffer: bool,
+    dampening: float,
+    nesterov: bool,
+    maximize: bool,
+    foreach: bool | None = None,
+    keep: Tensor | None = None,
+) -> None:
+    """Functional form: SGD whose momentum may differ from tensor to tensor and lie on the device.
+
+    See :class:`MuSGD` for the update; here ``momentum`` is beta itself.
+
+    Args:
+        params: n tensors of one device and dtype, changed in place.
+        grads: Their gradients, left as they are.
+        momentum_buffer_list: Their buffers, changed in place; or n times None at the first step,
+            replaced by new ones. Empty: no momentum.
+        lr: Learning rate.
+        momentum: A float, with which the arithmetic is that of ``torch.optim.SGD``, or a tensor
+            of shape (), for all, or (n,), for one each.
+        weight_decay: L2 penalty.
+        lr_in_buffer: Whether lr goes into the buffer.
+        dampening: As in ``torch.optim.SGD``.
+        nesterov: As in ``torch.optim.SGD``.
+        maximize: As in ``torch.optim.SGD``.
+        foreach: Whether to work on lists of tensors. None: see :class:`MuSGD`.
+        keep: A bool tensor of shape (): False turns the step into nothing, whatever the gradients
+            hold.
+
+    Raises:
+        ValueError: Some buffers are None and some are not.
+    """
+    if not params:
+        return
+    if 0 < sum(buffer is None for buffer in momentum_buffer_list) < len(params):
+        raise ValueError("momentum_buffer_list must hold buffers, or None, but not both")
+    if isinstance(lr, Tensor) and lr.dim():
+        lr = lr.squeeze()
+    if foreach is None:
+        foreach = _foreach_by_default(params)
+    if keep is not None:
+        keep = keep.to(params[0].device, non_blocking=True)
+    decays, aheads = _coefficients(momentum, keep, params[0])
+    function = _multi_tensor_musgd if foreach else _single_tensor_musgd
+    for span in _spans(params) if foreach else [slice(None)]:
+        buffers = momentum_buffer_list[span]
+        function(
+            params[span],
+            grads[span],
+            buffers,
+            decays=decays[span] if isinstance(decays, tuple) else decays,
+            aheads=aheads[span] if isinstance(aheads, tuple) else aheads,
+            lr=lr,
+            weight_decay=weight_decay,
+            lr_in_buffer=lr_in_buffer,
+            dampening=dampening,
+            nesterov=nesterov,
+            maximize=maximize,
+            keep=keep,
+        )
+        momentum_buffer_list[span] = buffers
+
+
+def _spans(params: list[Tensor]) -> Iterator[slice]:
+    """Slices of the list that are worked on in one go."""
+    if params[0].device.type != "cpu":
+        yield slice(None)
+        return
+    start = values = 0
+    for i, param in enumerate(params):
+        if i > start and values + param.numel() > CPU_SPAN:
+            yield slice(start, i)
+            start, values = i, 0
+        values += param.numel()
+    yield slice(start, None)
+
+
+_Coefficient = float | Tensor | tuple[Tensor, ...]
+"""One for all tensors, on the host or on the device, or one each."""
+
+
+def _coefficients(
+    momentum: float | Tensor, keep: Tensor | None, param: Tensor
+) -> tuple[_Coefficient, _Coefficient]:
+    """What the buffers are multiplied by, and what Nesterov adds of them."""
+    decay = ahead = momentum
+    if keep is not None:
+        if isinstance(momentum, Tensor):
+            # Of ahead, too: a beta of NaN must not get into an update that comes to nothing.
+            decay = ahead = torch.where(keep, momentum, 1.0)
+        else:
+            full = torch.full((), momentum, dtype=_norm_dtype(param.dtype), device=param.device)
+            decay = torch.where(keep, full, 1.0)
+    return _unbound(decay), _unbound(ahead)
+
+
+def _unbound(value: float | Tensor) -> _Coefficient:
+    return value.unbind() if isinstance(value, Tensor) and value.dim() else value
+
+
+def _single_tensor_musgd(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momentum_buffer_list: list[Tensor | None],
+    *,
+    decays: _Coefficient,
+    aheads: _Coefficient,
+    lr: float | Tensor,
+    weight_decay: float,
+    lr_in_buffer: bool,
+    dampening: float,
+    nesterov: bool,
+    maximize: bool,
+    keep: Tensor | None,
+) -> None:
+    zero = grads[0].new_zeros(())
+    for i, param in enumerate(params):
+        grad = -grads[i] if maximize else grads[i]
+        if weight_decay != 0:
+            grad = grad.add(param, alpha=weight_decay)
+        if keep is not None:
+            grad = torch.where(keep, grad, zero)
+        if lr_in_buffer:
+            grad = grad * lr
+        update = grad
+        if momentum_buffer_list:
+            buffer = momentum_buffer_list[i]
+            if buffer is None:
+                buffer = momentum_buffer_list[i] = grad.clone()
+            else:
+                decay = decays[i] if isinstance(decays, tuple) else decays
+                buffer.mul_(decay).add_(grad, alpha=1 - dampening)
+            update = buffer
+            if nesterov:
+                ahead = aheads[i] if isinstance(aheads, tuple) else aheads
+                if isinstance(ahead, Tensor):
+                    update = torch.addcmul(grad, buffer, ahead)
+                else:
+                    update = grad.add(buffer, alpha=ahead)
+        if keep is not None:
+            update = update * keep
+        param.add_(update, alpha=-1 if lr_in_buffer else -lr)  # type: ignore[arg-type]
+
+
+def _multi_tensor_musgd(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momentum_buffer_list: list[Tensor | None],
+    *,
+    decays: _Coefficient,
+    aheads: _Coefficient,
+    lr: float | Tensor,
+    weight_decay: float,
+    lr_in_buffer: bool,
+    dampening: float,
+    nesterov: bool,
+    maximize: bool,
+    keep: Tensor | None,
+) -> None:
+    owned = False  # whether the gradients are copies, to be written to
+    if maximize:
+        grads, owned = list(torch._foreach_neg(grads)), True
+    if weight_decay != 0:
+        grads, owned = list(torch._foreach_add(grads, params, alpha=weight_decay)), True
+    if keep is not None:
+        zero = grads[0].new_zeros(())
+        grads, owned = [torch.where(keep, grad, zero) for grad in grads], True
+    if (lr_in_buffer or nesterov) and not owned:
+        grads = [grad.clone() for grad in grads]
+    if lr_in_buffer:
+        torch._foreach_mul_(grads, lr)
+    updates = grads
+    if momentum_buffer_list:
+        buffers = [buffer for buffer in momentum_buffer_list if buffer is not None]
+        if buffers:
+            torch._foreach_mul_(buffers, decays)
+            torch._foreach_add_(buffers, grads, alpha=1 - dampening)
+        else:
+            buffers = [grad.clone() for grad in grads]
+            momentum_buffer_list[:] = buffers
+        if not nesterov:
+            updates = buffers
+        elif isinstance(aheads, Tensor | tuple):
+            each = aheads if isinstance(aheads, tuple) else (aheads,) * len(params)
+            torch._foreach_addcmul_(grads, buffers, each)
+        else:
+            torch._foreach_add_(grads, buffers, alpha=aheads)
+    if keep is not None:
+        updates = list(torch._foreach_mul(updates, keep.to(params[0].dtype)))
+    torch._foreach_add_(params, updates, alpha=-1 if lr_in_buffer else -lr)  # type: ignore[arg-type]
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    lr, momentum, weight_decay = options["lr"], options["momentum"], options["weight_decay"]
+    dampening, factor = options["dampening"], options["adapt_factor"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Tensor lr must be 1-element, not of shape {tuple(lr.shape)}")
+    if not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+    if not momentum >= 0.0:
+        raise ValueError(f"Invalid momentum value: {momentum}")
+    if not weight_decay >= 0.0:
+        raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+    if factor != "auto" and (isinstance(factor, str) or not 0.0 <= factor < math.inf):
+        raise ValueError(f"Invalid adapt_factor: {factor!r} (a number >= 0, or 'auto')")
+    if options["norm_scope"] not in ("tensor", "global"):
+        raise ValueError(f"Invalid norm_scope: {options['norm_scope']!r} ('tensor' or 'global')")
+    if options["nesterov"] and (momentum <= 0 or dampening != 0):
+        raise ValueError(
+            "Nesterov momentum requires a momentum and zero dampening, "
+            f"not momentum={momentum}, dampening={dampening}"
+        )
+
+
+def _check_total_norm(total_norm: Tensor | float | None, closure: object) -> None:
+    if total_norm is None:
+        return
+    if closure is not None:
+        raise ValueError(f"total_norm={total_norm} is stale once the closure has run: give one")
+    if isinstance(total_norm, Tensor):
+        if total_norm.numel() != 1:
+            raise ValueError(
+                f"total_norm must be 1-element, not of shape {tuple(total_norm.shape)}"
+            )
+    elif total_norm < 0:
+        raise ValueError(f"Invalid total_norm: {total_norm}")
