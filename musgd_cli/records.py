@@ -683,7 +683,7 @@ class BenchReport(Record):
     """Opening the model with its file in the page cache; the runtime's import left out."""
     first_inference_ms: float
     harness_ms: float | None = None
-    """A frame's share of the timing loop that is neither letterbox, inference nor decode."""
+    """Median time between two frames, which the timing loop itself takes."""
     warmup_s: float | None = None
     seconds: float | None = None
     """Of the timed loop."""

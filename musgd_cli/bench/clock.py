@@ -69,8 +69,10 @@ class Times:
     pre_ms: tuple[float, ...]
     infer_ms: tuple[float, ...]
     post_ms: tuple[float, ...]
+    harness_ms: float
+    """Median time between two frames: what the loop itself takes."""
     seconds: float
-    """Of the whole loop, its own cost included."""
+    """Of the whole loop."""
 
     @property
     def fps(self) -> float:
@@ -82,12 +84,6 @@ class Times:
         """Frames a second."""
         stages = zip(self.pre_ms, self.infer_ms, self.post_ms, strict=True)
         return 1000 / fmean(map(sum, stages))
-
-    @property
-    def harness_ms(self) -> float:
-        """A frame's share of the loop that is neither letterbox, inference nor decode."""
-        total = sum(self.pre_ms) + sum(self.infer_ms) + sum(self.post_ms)
-        return (self.seconds * 1000 - total) / len(self.infer_ms)
 
 
 def latency(samples_ms: Sequence[float]) -> LatencyMs:
@@ -185,10 +181,13 @@ class FrameLoop:
         finally:
             if collects:
                 gc.enable()
-        spans = np.diff(np.array(ticks), axis=1) * _MS
+        times = np.array(ticks)
+        spans = np.diff(times, axis=1) * _MS
+        between = (times[1:, 0] - times[:-1, 3]) * _MS
         return Times(
             pre_ms=tuple(spans[:, 0].tolist()),
             infer_ms=tuple(spans[:, 1].tolist()),
             post_ms=tuple(spans[:, 2].tolist()),
+            harness_ms=float(np.median(between)) if len(between) else 0.0,
             seconds=(now - begin) / 1e9,
         )
