@@ -109,9 +109,11 @@ make_venv() {
     if [ -e "$venv" ] && [ ! -d "$state" ]; then
         die 2 "$venv was not made by this script" "move it out of the way, then run $0 again"
     fi
-    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        die 3 "$python has no ensurepip: the package python3-venv is missing" \
-            "sudo apt-get install python3-venv (of another Python: python${python_version%.*}-venv)"
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        [ "$python" = python3 ] && package=python3-venv || package=python${python_version%.*}-venv
+        die 3 "$python cannot make a virtual environment: $package is missing" \
+            "sudo apt-get install $package"
+    fi
     rm -rf "$venv"
     mkdir -p "$state" 2>/dev/null ||
         die 1 "cannot write to $root" "copy musgd to a folder you may write to"
@@ -195,7 +197,8 @@ explain() {
         die 1 "pip cannot reach its package index" \
             "check the network, the proxy and pip's settings (pip config list), then run $0 again"
     fi
-    die 1 "$1: $(grep -i error "$log" | tail -n 1)" "read $log, then run $0 again"
+    last=$(sed -nE 's/^ *([A-Za-z]*(Error|ERROR): .*)/\1/p' "$log" | tail -n 1)
+    die 1 "$1: ${last:-no reason given}" "read $log, then run $0 again"
 }
 
 # ---- what this machine is ----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 
@@ -15,7 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run ``musgd`` and return its exit code.
 
     Foreseen failures become an ``error:`` and a ``mend:`` line; anything else keeps its traceback.
+
+    Args:
+        arguments: The command line after ``musgd``. Default: this process's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # On a board whose locale is not UTF-8 an ellipsis must not end the work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="musgd", standalone_mode=False)
@@ -26,15 +35,32 @@ def main(arguments: list[str] | None = None) -> int:
         if not str(error) and context is not None:  # bare `musgd`: the help is already on screen
             return ExitCode.USAGE
         path = context.command_path if context is not None else "musgd"
-        what = getattr(error, "format_message", error.__str__)().rstrip(".")
-        return _fail(UsageError(what, f"{path} --help"))
+        return _fail(UsageError(_what(error), f"{path} --help"))
     except typer.Abort:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # `musgd … | head` closed our stdout; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
+    except SystemExit as stop:
+        # What typer and rich make of a reader that has seen enough, as in `musgd … | head`.
+        if isinstance(stop.__context__, BrokenPipeError):
+            _give_up_stdout()
+            return ExitCode.DONE
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _give_up_stdout()
+        place = f" for {error.filename}" if error.filename else ""
+        return _fail(
+            MusgdError(
+                f"{os.strerror(error.errno)}{place}", "free some space, then run the command again"
+            )
+        )
     return int(code or ExitCode.DONE)
+
+
+def _what(error: typer.TyperException) -> str:
+    what = error.format_message().rstrip(".")
+    faults = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer asks
+    return f"{what}: {faults[0]['input']!r}" if faults else what
 
 
 def _fail(error: MusgdError) -> int:
@@ -42,6 +68,11 @@ def _fail(error: MusgdError) -> int:
 
     print_error(error)
     return int(error.exit_code)
+
+
+def _give_up_stdout() -> None:
+    # What is still in its buffer would fail once more, with a complaint, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -29,8 +29,16 @@ def _console(stream: TextIO) -> Console:
 
     watched = stream.isatty()
     width = None if watched or "COLUMNS" in os.environ else UNWATCHED_WIDTH
-    # Numbers, paths and brackets in our text are ours to style.
-    return Console(file=stream, width=width, highlight=False, soft_wrap=not watched)
+    # Numbers, paths and brackets in our text are ours to style; in `a.toml:x:3` no emoji is meant.
+    return Console(file=stream, width=width, highlight=False, emoji=False, soft_wrap=not watched)
+
+
+def _print_line(console: Console, text: str, label: str = "", style: str = "") -> None:
+    # No markup, and the terminal wraps it: a path or a command can be copied whole.
+    from rich.text import Text
+
+    line = Text.assemble((f"{label}: ", style), text) if label else Text(text)
+    console.print(line, soft_wrap=True)
 
 
 class Terminal:
@@ -69,15 +77,13 @@ class Terminal:
     def say(self, text: str) -> None:
         """Tell how the work goes: one line on stderr, silenced by ``--quiet``. No markup."""
         if not self.quiet:
-            self.err.print(text, markup=False)
+            _print_line(self.err, text)
 
     def warn(self, what: str, mend: str | None = None) -> None:
         """Tell of something that did not stop the work but should be known."""
-        self.err.print("[yellow]warning:[/] ", end="")
-        self.err.print(what, markup=False)
+        _print_line(self.err, what, "warning", "yellow")
         if mend:
-            self.err.print("[dim]mend:[/] ", end="")
-            self.err.print(mend, markup=False)
+            _print_line(self.err, mend, "mend", "dim")
 
     def show(self, renderable: RenderableType) -> None:
         """Print a result for people on stdout; nothing under ``--json``."""
@@ -87,11 +93,12 @@ class Terminal:
     def emit(self, record: Record | Mapping[str, Any]) -> None:
         """Print the result for scripts on stdout, under ``--json`` only.
 
-        A rich console would wrap long lines and eat brackets, so it is not asked.
+        A rich console would wrap long lines and eat brackets, so it is not asked. ASCII alone
+        survives every locale.
         """
         if self.as_json:
             data = record if isinstance(record, Mapping) else record.model_dump(mode="json")
-            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     @contextmanager
@@ -119,7 +126,5 @@ class Terminal:
 def print_error(error: MusgdError) -> None:
     """Print the two lines of a foreseen failure on stderr."""
     console = _console(sys.stderr)
-    console.print("[bold red]error:[/] ", end="")
-    console.print(error.what, markup=False)
-    console.print("[bold]mend:[/] ", end="")
-    console.print(error.mend, markup=False)
+    _print_line(console, error.what, "error", "bold red")
+    _print_line(console, error.mend, "mend", "bold")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,32 @@ def shared() -> Path:
 def repository() -> Path:
     """The repository's root."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def check_command_line(repository: Path) -> Callable[[str], None]:
+    """Return a check that a ``musgd …`` line parses: its verbs and options exist, values fit.
+
+    Nothing is run. Paths are looked up from the repository's root.
+    """
+    import typer
+
+    from musgd_cli.commands import app
+
+    def check(line: str) -> None:
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "musgd", line
+        command, context, name = typer.main.get_command(app), None, "musgd"
+        try:
+            while True:
+                context = command.make_context(name, arguments, parent=context)
+                if not hasattr(command, "resolve_command"):
+                    return
+                rest = [*context._protected_args, *context.args]
+                name, command, arguments = command.resolve_command(context, rest)
+        except typer.Exit:  # --version and --help end the parsing
+            return
+        except typer.TyperException as error:
+            pytest.fail(f"{line}: {getattr(error, 'format_message', error.__str__)()}")
+
+    return check
