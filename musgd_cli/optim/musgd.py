@@ -72,7 +72,7 @@ class MuSGD(Optimizer):
         foreach: Whether to work on lists of tensors instead of one tensor at a time. None: yes
             for plain tensors on a device that has foreach kernels, or on the CPU.
         skip_nonfinite: Let a step with a NaN or an infinity in any gradient change nothing, and
-            count it in :attr:`skipped_steps`. One group that asks for it protects all.
+            count it in :attr:`skipped_steps`. One group that asks for it guards all.
 
     Raises:
         ValueError: An option is out of its range.
@@ -178,9 +178,9 @@ class MuSGD(Optimizer):
             total_norm: The norm of all gradients, if the caller knows it, as from
                 ``torch.nn.utils.clip_grad_norm_``. With ``norm_scope="global"`` it decides beta,
                 in place of the norm of the gradients as they are now (after the clip). If it is
-                not finite the step is skipped and counted, whatever ``skip_nonfinite`` says; a
-                tensor is judged on its device, which costs two passes over the model, a float
-                on the host, which costs none.
+                not finite the step is skipped and counted, whatever ``skip_nonfinite`` says. A
+                tensor is judged on its device, which costs two passes over the model; a float,
+                on the host, costs none.
 
         Returns:
             The closure's loss, or None.
@@ -199,15 +199,16 @@ class MuSGD(Optimizer):
         buckets = [bucket for group in self.param_groups for bucket in self._gather(group)]
         if not buckets:
             return loss
-        total, keep = _judge(buckets, total_norm)
-        if keep is False:
+        tensors = [bucket.params for bucket in buckets]
+        if not isinstance(total_norm, Tensor | None) and not math.isfinite(total_norm):
             self._count_skipped(1)
-            self._last = _Decision(buckets, [math.nan] * len(buckets), None)
+            self._last = _Decision(tensors, [math.nan] * len(tensors), None)
             return loss
+        total, keep = _judge(buckets, total_norm)
         if keep is not None:
             self._count_skipped(keep.logical_not())
-
         betas = self._decide(buckets, total, keep)
+        self._last = _Decision(tensors, betas, keep)
         for bucket, beta in zip(buckets, betas, strict=True):
             group, starts = bucket.group, bucket.starts
             musgd(
@@ -224,10 +225,9 @@ class MuSGD(Optimizer):
                 foreach=bucket.foreach,
                 keep=keep,
             )
-            if starts:
+            if starts:  # of a skipped step they are zeros, as good as none unless dampened
                 for param, buffer in zip(bucket.params, bucket.buffers, strict=True):
                     self.state[param]["momentum_buffer"] = buffer
-        self._last = _Decision(buckets, betas, keep)
         return loss
 
     def _parameters(self) -> Iterator[Tensor]:
@@ -317,7 +317,7 @@ class MuSGD(Optimizer):
                 state["square_avg"], state["step"] = squared.new_zeros(()), squared.new_zeros(())
             averages.append(state["square_avg"])
             steps.append(state["step"])
-        average, step = torch.stack(averages), torch.stack(steps) + 1
+        average, step = torch.stack(averages).to(squared), torch.stack(steps).to(squared) + 1
         # Moving by (1 - d) / (1 - d^t) of the way keeps the mean free of bias; at t = 1 it is n².
         moved = average.lerp(squared, (AUTO_DECAY - 1) / torch.expm1(step * math.log(AUTO_DECAY)))
         if keep is not None:
@@ -397,47 +397,40 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class _Decision:
-    """The betas of one step."""
+    """The betas of one step. Holds no gradient: those are freed between steps."""
 
-    buckets: list[_Bucket]
+    params: list[list[Tensor]]
     betas: list[float | Tensor]
     keep: Tensor | None
 
     def mean_beta(self) -> Tensor:
         """Weighted by the tensors' numbers of values; NaN if the step was not kept."""
-        total = sum(param.numel() for bucket in self.buckets for param in bucket.params)
-        mean = torch.zeros((), device=self.buckets[0].device)
-        for bucket, beta in zip(self.buckets, self.betas, strict=True):
-            shares = [param.numel() / total for param in bucket.params]
+        total = sum(param.numel() for params in self.params for param in params)
+        mean = torch.zeros((), device=self.params[0][0].device)
+        for params, beta in zip(self.params, self.betas, strict=True):
             if not isinstance(beta, Tensor):
-                mean += beta * sum(shares)
-                continue
-            if beta.dim():
-                weights = torch.tensor(shares, dtype=beta.dtype)
-                beta = torch.dot(beta, weights.to(beta.device, non_blocking=True))
-            else:
-                beta = beta * sum(shares)
-            mean += beta.to(mean.device, non_blocking=True)
+                beta = torch.full((), beta, device=params[0].device)
+            shares = torch.tensor([param.numel() / total for param in params], dtype=beta.dtype)
+            weighted = shares.to(beta.device, non_blocking=True) * beta
+            mean += weighted.sum().to(mean.device, non_blocking=True)
         return mean if self.keep is None else torch.where(self.keep, mean, math.nan)
 
 
 def _judge(
     buckets: list[_Bucket], total_norm: Tensor | float | None
-) -> tuple[Tensor | None, Tensor | Literal[False] | None]:
+) -> tuple[Tensor | None, Tensor | None]:
     """The norm of all gradients, and whether the step may be taken.
 
     Returns:
-        The norm, shape (), or None if nothing asks for it; and a bool tensor of shape (), False
-        if the host knows better, or None if the step is to be taken whatever the gradients hold.
+        The norm, shape (), or None if nothing asks for it; and a bool tensor of shape (), or None
+        if the step is to be taken whatever the gradients hold.
     """
-    device = buckets[0].device
+    device, dtype = buckets[0].device, buckets[0].norm_dtype
     if isinstance(total_norm, Tensor):
-        total = total_norm.detach().reshape(()).to(device, non_blocking=True)
+        total = total_norm.detach().reshape(()).to(device, dtype, non_blocking=True)
         return total, torch.isfinite(total)
     if total_norm is not None:
-        if not math.isfinite(total_norm):
-            return None, False
-        return torch.full((), float(total_norm), device=device), None
+        return torch.full((), float(total_norm), dtype=dtype, device=device), None
     guarded = any(bucket.group["skip_nonfinite"] for bucket in buckets)
     if not guarded and not any(bucket.shares_norm for bucket in buckets):
         return None, None
@@ -447,7 +440,7 @@ def _judge(
 
 
 def _foreach_by_default(params: list[Tensor]) -> bool:
-    # torch's SGD loops on the CPU; lists are as fast there (benchmarks/optimizer_step.py).
+    # torch's SGD loops on the CPU, where lists are faster (benchmarks/optimizer_step.py).
     plain = all(type(param) in (Tensor, Parameter) for param in params)
     return plain and _device_has_foreach_support(params[0].device)
 
