@@ -1,0 +1,157 @@
+"""Engines: the same answer from each, in the precision and threads that were asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_artifact as tiny
+
+from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError
+from musgd_cli.records import Artifact
+from musgd_cli.runtime import engine_class, open_engine
+
+Make = Callable[..., Artifact]
+
+ENGINES = {"onnxruntime": tiny.make_onnx, "openvino": tiny.make_openvino, "ncnn": tiny.make_ncnn}
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def make(request: pytest.FixtureRequest) -> Make:
+    pytest.importorskip(request.param)
+    if request.param != "ncnn":
+        pytest.importorskip("onnx")
+    return ENGINES[request.param]
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    return np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+
+
+def test_engines_agree_with_the_model_worked_out_by_hand(
+    make: Make, x: np.ndarray, tmp_path: Path
+) -> None:
+    engine = open_engine(tmp_path, make(tmp_path), threads=1)
+    np.testing.assert_allclose(engine.infer(x), tiny.expected_output(x), atol=1e-5)
+    # Again, with other input: nothing sticks to the first one's memory.
+    np.testing.assert_allclose(engine.infer(x / 2), tiny.expected_output(x / 2), atol=1e-5)
+    assert engine.version[0].isdigit()
+    engine.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_what_was_asked(make: Make, threads: int, tmp_path: Path) -> None:
+    assert open_engine(tmp_path, make(tmp_path), threads).settings["threads"] == str(threads)
+
+
+def test_a_float_model_is_not_run_in_bf16(tmp_path: Path) -> None:
+    # On CPUs with bf16 units OpenVINO takes them unasked, and "fp32" figures are another model's.
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    engine = open_engine(tmp_path, tiny.make_openvino(tmp_path), threads=1)
+    assert engine.settings["precision"] == "f32"
+
+
+def test_fp16_on_a_cpu_without_it_is_not_run_in_bf16(tmp_path: Path) -> None:
+    # Asked for f16 where there is none, OpenVINO takes bf16 without a word.
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    engine = open_engine(tmp_path, tiny.make_openvino(tmp_path, precision="fp16"), threads=1)
+    has_fp16 = "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert engine.settings["precision"] == ("f16" if has_fp16 else "f32")
+
+
+def test_ncnn_computes_in_what_the_artifact_says(tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    engine = open_engine(tmp_path, tiny.make_ncnn(tmp_path), threads=1)
+    assert engine.settings["fp16_arithmetic"] == "false"
+    engine = open_engine(tmp_path, tiny.make_ncnn(tmp_path, precision="fp16"), threads=1)
+    assert engine.settings["fp16_arithmetic"] == "true"
+
+
+def test_a_model_that_was_changed_is_refused(make: Make, tmp_path: Path) -> None:
+    artifact = make(tmp_path)
+    with (tmp_path / artifact.files[-1]).open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(MusgdError, match="sha256") as caught:
+        open_engine(tmp_path, artifact, threads=1)
+    assert caught.value.exit_code is ExitCode.FAILED
+    assert "musgd export" in caught.value.mend
+
+
+def test_a_model_that_is_missing_is_named(make: Make, tmp_path: Path) -> None:
+    artifact = make(tmp_path)
+    (tmp_path / artifact.files[-1]).unlink()
+    with pytest.raises(MusgdError, match=artifact.files[-1]):
+        open_engine(tmp_path, artifact, threads=1)
+
+
+def test_a_model_cut_in_half_before_it_was_hashed(make: Make, tmp_path: Path) -> None:
+    artifact = make(tmp_path)
+    for name in artifact.files:
+        file = tmp_path / name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    artifact = tiny.describe(tmp_path, artifact.runtime, artifact.files)
+    with pytest.raises(MusgdError, match=f"{artifact.runtime} cannot load") as caught:
+        open_engine(tmp_path, artifact, threads=1)
+    assert "\n" not in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"imgsz": 32}, "32 px"),
+        ({"names": ("red", "green")}, "2 classes"),
+        ({"nms_free": True}, "3"),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_record_that_fits_another_model(
+    runtime: str, fields: dict[str, object], match: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnx")
+    artifact = ENGINES[runtime](tmp_path, **fields)
+    with pytest.raises(MusgdError, match=match):
+        open_engine(tmp_path, artifact, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "extra"), [("onnxruntime", "onnx"), ("openvino", "openvino"), ("ncnn", "ncnn")]
+)
+def test_a_missing_wheel_names_its_extra(
+    runtime: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, runtime, None)
+    monkeypatch.delitem(sys.modules, f"musgd_cli.runtime.{runtime}", raising=False)
+    with pytest.raises(UnsupportedError, match=f"{runtime} is not installed") as caught:
+        engine_class(runtime)
+    assert f"musgd-cli[{extra}]" in caught.value.mend
+
+
+def test_a_wheel_that_does_not_load_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ncnn.py").write_text("raise ImportError('libgomp.so.1: cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "ncnn", raising=False)
+    monkeypatch.delitem(sys.modules, "musgd_cli.runtime.ncnn", raising=False)
+    with pytest.raises(UnsupportedError, match=r"does not load: libgomp\.so\.1"):
+        engine_class("ncnn")
+
+
+def test_a_runtime_we_have_no_engine_for() -> None:
+    with pytest.raises(UnsupportedError, match="tensorrt"):
+        engine_class("tensorrt")
+
+
+def test_null_answers_in_a_real_models_shape(tmp_path: Path, x: np.ndarray) -> None:
+    raw = open_engine(tmp_path, tiny.make_null(tmp_path, imgsz=320), threads=1).infer(x)
+    assert raw.shape == (1, 7, 2100)
+    assert not raw.any()
+    final = open_engine(tmp_path, tiny.make_null(tmp_path, nms_free=True), threads=1).infer(x)
+    assert final.shape == (1, 300, 6)
