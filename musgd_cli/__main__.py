@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _what(error: typer.TyperException) -> str:
     what = error.format_message().rstrip(".")
-    faults = getattr(error.__cause__, "errors", list)()  # pydantic's, which typer asks
+    # typer lets pydantic read the values, and leaves out the one that was typed.
+    faults: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     return f"{what}: {faults[0]['input']!r}" if faults else what
 
 
