@@ -77,7 +77,8 @@ def resume(
 ) -> TrainResult:
     """Go on with an interrupted run after its last finished epoch; see `train` for the rest.
 
-    It ends as if it had not been interrupted, on the same machine with the same number of threads.
+    On the same machine with the same number of threads it ends as if it had not been interrupted,
+    bit for bit on a CPU; a GPU has kernels that differ from run to run.
 
     Raises:
         UsageError: The run is finished, its state is damaged, or its data set is gone.

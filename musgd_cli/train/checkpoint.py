@@ -275,7 +275,7 @@ def write_weights(path: Path, model: nn.Module, details: Mapping[str, Any]) -> N
     import torch
     import ultralytics
 
-    stored: Any = deepcopy(model).half().to(memory_format=torch.contiguous_format)
+    stored: Any = deepcopy(model).half().cpu().to(memory_format=torch.contiguous_format)
     stored.requires_grad_(False)
     stored.criterion = None
     stored.args = dict(details.get("train_args", {}))

@@ -8,6 +8,7 @@ Import after `sandbox.prepare`.
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 from collections.abc import Iterator
@@ -99,8 +100,7 @@ class RunDataset(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
     def _label(self, image: Path) -> dict[str, Any]:
         boxes = self.source.labels(image)
         height, width = _size(image)
-        shrink = self.imgsz / max(height, width)
-        self.ram_bytes += 3 * round(height * shrink) * round(width * shrink)
+        self.ram_bytes += 3 * math.prod(self._fitted(height, width))
         return {
             "im_file": str(image),
             "shape": (height, width),
@@ -141,11 +141,18 @@ class RunDataset(YOLODataset):  # type: ignore[misc]  # Ultralytics has no types
         cv2 = opencv()
         image = read_image(Path(self.im_files[i]))
         height, width = image.shape[:2]
+        fitted = self._fitted(height, width)
+        if fitted != (height, width):
+            image = cv2.resize(image, fitted[::-1], interpolation=cv2.INTER_LINEAR)
+        return image, (height, width), fitted
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width with the longer side at ``imgsz``, as Ultralytics rounds them."""
         ratio = self.imgsz / max(height, width)
-        if ratio != 1:
-            size = [min(int(np.ceil(side * ratio)), self.imgsz) for side in (width, height)]
-            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-        return image, (height, width), image.shape[:2]
+        new_height, new_width = (
+            min(math.ceil(side * ratio), self.imgsz) for side in (height, width)
+        )
+        return new_height, new_width
 
     def build_transforms(self, hyp: Any) -> Compose:
         """Build Ultralytics' transforms, less those that depend on the machine or on history."""

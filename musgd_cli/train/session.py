@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import warnings
 from importlib import metadata
 
 import torch
@@ -77,6 +78,8 @@ def _data(plan: Plan) -> DataSet:
 
 
 def _train(trainer: RunTrainer) -> TrainResult:
+    # torch says so of each such operation; on a GPU, YOLO has some.
+    warnings.filterwarnings("ignore", message=".*deterministic implementation")
     try:
         if trainer.progress.trained:
             trainer.finish()
@@ -106,8 +109,8 @@ def _result(trainer: RunTrainer) -> TrainResult:
         epochs=progress.epoch,
         steps=progress.steps,
         seconds=progress.seconds,
-        map50_95=trainer.metrics["metrics/mAP50-95(B)"],
-        map50=trainer.metrics["metrics/mAP50(B)"],
+        map50_95=trainer.map50_95,
+        map50=trainer.map50,
         peak_memory_mb=trainer.peak_memory_mb(),
         clipped_share=progress.clipped_share,
         beta_mean=progress.beta_mean,

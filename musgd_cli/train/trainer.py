@@ -14,8 +14,9 @@ import math
 import resource
 import statistics
 import time
-from collections.abc import Mapping
-from copy import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,6 +98,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         self.progress = state.progress if state else Progress()
         device = _device(self.settings)
         super().__init__(overrides=self._overrides(device))
+        for name, value in self._unchecked().items():
+            setattr(self.args, name, value)
         # BaseTrainer writes its settings beside the plan, which has them all.
         (self.save_dir / "args.yaml").unlink()
         # It also chose a number of threads: all cores but one, at most eight.
@@ -125,13 +128,10 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             "amp": _AMP[settings.amp],
             "patience": settings.patience,
             "optimizer": _OPTIMIZER_TOKENS[optim.name],
-            "lr0": optim.lr,
             "lrf": optim.lr_final,
             "momentum": optim.momentum,
-            "weight_decay": optim.weight_decay,
             "warmup_epochs": optim.warmup_epochs,
             "warmup_momentum": optim.warmup_momentum,
-            "warmup_bias_lr": optim.warmup_bias_lr,
             "mosaic": settings.mosaic,
             "close_mosaic": 0,  # the data set closes it by epoch
             "translate": settings.translate,
@@ -139,6 +139,15 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             "plots": False,
             "verbose": False,
             "save_dir": str(self.run.path.resolve()),
+        }
+
+    def _unchecked(self) -> dict[str, float]:
+        """Return the settings of which Ultralytics' check admits no value above 1."""
+        optim = self.optim_settings
+        return {
+            "lr0": optim.lr,
+            "weight_decay": optim.weight_decay,
+            "warmup_bias_lr": optim.warmup_bias_lr,
         }
 
     # ------------------------------------------------------------------------------ what goes in
@@ -240,10 +249,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def get_validator(self) -> DetectionValidator:
         """Return Ultralytics' validator, for at most `MAX_DET` boxes an image."""
-        arguments = copy(self.args)
-        arguments.max_det = (
-            MAX_DET  # Ultralytics raises it to the most that an image is labelled with
-        )
+        arguments = {k: v for k, v in vars(self.args).items() if k not in self._unchecked()}
+        arguments["max_det"] = MAX_DET  # Ultralytics raises it to the most labels on an image
         return DetectionValidator(self.test_loader, save_dir=self.save_dir, args=arguments)
 
     def _setup_train(self) -> None:
@@ -331,10 +338,19 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         self.optimizer.zero_grad()
         if finite:
             self.ema.update(self.model)
+        else:
+            self._mend_buffers()
         self._pending_loss = 0.0
         self._log_step(loss, norm, finite)
         if self.listeners.stop():
             raise self._interrupted()
+
+    def _mend_buffers(self) -> None:
+        """Undo what a forward pass that overflowed has left in the normalization layers."""
+        averages = dict(self.ema.ema.named_buffers())
+        for name, buffer in unwrap_model(self.model).named_buffers():
+            if buffer.is_floating_point() and not buffer.isfinite().all():
+                buffer.copy_(averages[name])
 
     def _log_step(self, loss: float, norm: float, finite: bool) -> None:
         beta = optimizers.beta(self.optimizer) if finite else None
@@ -350,7 +366,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         )
         self.progress.count(log)
         self._epoch_steps.append(log)
-        self.journal.step(log)
+        with self._writing():
+            self.journal.step(log)
         self.listeners.on_step(log)
 
     def _lr(self) -> float:
@@ -402,17 +419,35 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def save_model(self) -> bool:
         """Write the weights, the epoch's line, and last the state, which ends the epoch."""
-        self._write_weights()
-        log = self._epoch_log()
-        self.progress.epoch = self.epoch + 1
-        self.progress.seconds += log.seconds
-        self.progress.trained = bool(self.stop)
-        self.journal.epoch(log)
-        self._state().write(self.run)
+        with self._writing():
+            self._write_weights()
+            log = self._epoch_log()
+            self.journal.epoch(log)
+            finished = replace(
+                self.progress,
+                epoch=self.epoch + 1,
+                seconds=self.progress.seconds + log.seconds,
+                trained=bool(self.stop),
+            )
+            self._state(finished).write(self.run)
+        self.progress = finished
         self.listeners.on_epoch(log)
         if self.listeners.stop():
             raise self._interrupted()
         return True
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say of a failure to write how to go on from the last epoch that was saved."""
+        try:
+            yield
+        except MusgdError as error:
+            if not self.progress.epoch:
+                raise
+            raise MusgdError(
+                error.what,
+                f"make room or mend the folder, then musgd train --resume {self.run.path}",
+            ) from error
 
     def _write_weights(self) -> None:
         arguments = {
@@ -428,6 +463,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def _epoch_log(self) -> EpochLog:
         seconds = time.monotonic() - self._epoch_began
+        mean_seconds = (self.progress.seconds + seconds) / (self.epoch + 1)
+        left = 0 if self.stop else self.epochs - self.epoch - 1
         steps = self._epoch_steps
         norms = [step.grad_norm for step in steps if step.grad_norm is not None]
         betas = [step.beta for step in steps if step.beta is not None]
@@ -436,7 +473,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             epoch=self.epoch + 1,
             epochs=self.epochs,
             seconds=seconds,
-            eta_s=0.0 if self.stop else seconds * (self.epochs - self.epoch - 1),
+            eta_s=mean_seconds * left,
             losses=_finite(self.tloss),
             val_losses=_finite(
                 {
@@ -445,8 +482,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
                     if key.startswith("val/")
                 }
             ),
-            map50_95=self.metrics["metrics/mAP50-95(B)"],
-            map50=self.metrics["metrics/mAP50(B)"],
+            map50_95=self.map50_95,
+            map50=self.map50,
             grad_norm=statistics.median(norms) if norms else None,
             beta=statistics.fmean(betas) if betas else None,
             clipped_share=sum(step.clipped for step in steps) / taken if taken else None,
@@ -456,16 +493,26 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             temperature_c=temperature_c(device="gpu" if self.device.type == "cuda" else "cpu"),
         )
 
+    @property
+    def map50_95(self) -> float | None:
+        """What the last validation measured."""
+        return _finite(self.metrics).get("metrics/mAP50-95(B)")
+
+    @property
+    def map50(self) -> float | None:
+        """What the last validation measured."""
+        return _finite(self.metrics).get("metrics/mAP50(B)")
+
     def peak_memory_mb(self) -> float:
         """Return the most memory this process has held: reserved on the GPU, or resident."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
-    def _state(self) -> ResumeState:
+    def _state(self, progress: Progress) -> ResumeState:
         model = unwrap_model(self.model)
         return ResumeState(
-            progress=self.progress,
+            progress=progress,
             data_fingerprint=self.data_fingerprint,
             names=self.source.names,
             model=model.state_dict(),
@@ -527,8 +574,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 _STOPPER_STATE = ("best_fitness", "best_epoch", "possible_stop")
 
 
-def _finite(losses: Mapping[str, Any]) -> dict[str, float]:
-    values = {name: float(value) for name, value in losses.items()}
+def _finite(figures: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: float(value) for name, value in figures.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
