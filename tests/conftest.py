@@ -74,9 +74,11 @@ def check_command_line(repository: Path) -> Callable[[str], None]:
                     return
                 rest = [*context._protected_args, *context.args]
                 name, command, arguments = command.resolve_command(context, rest)
-        except typer.Exit:  # --version and --help end the parsing
+        except (typer.Exit, SystemExit):  # --version, --help and their like end the parsing
             return
         except typer.TyperException as error:
+            if not str(error):  # a bare group, which shows its help
+                return
             pytest.fail(f"{line}: {getattr(error, 'format_message', error.__str__)()}")
 
     return check

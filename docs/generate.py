@@ -1,0 +1,70 @@
+"""Write docs/cli.md from the command line itself: ``python docs/generate.py``.
+
+A test fails while the page is stale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+PAGE = Path(__file__).with_name("cli.md")
+
+HEAD = """# Every verb and option
+
+Written by `python docs/generate.py`; do not edit. Each verb also takes `-h` and `--help`.
+"""
+
+
+def render() -> str:
+    """Return the page."""
+    from musgd_cli.commands import app
+
+    return HEAD + "".join(_sections(typer.main.get_command(app), "musgd"))
+
+
+def _sections(command: Any, path: str) -> Iterator[str]:
+    heading = "#" * max(2, path.count(" ") + 1)
+    yield f"\n{heading} {path}\n\n{_text(command.help)}\n"
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option"]
+    options = [option for option in options if "completion" not in option.name]
+    if arguments or options:
+        yield "\n| | |\n|---|---|\n"
+    for parameter in (*arguments, *options):
+        yield f"| {_spelling(parameter)} | {_text(parameter.help or '')}{_default(parameter)} |\n"
+    below = getattr(command, "commands", {})
+    for name in command.list_commands(None) if below else ():
+        yield from _sections(below[name], f"{path} {name}")
+
+
+def _spelling(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        shown = (parameter.metavar or parameter.name.upper()).strip("[].")
+        shown += "..." if parameter.nargs == -1 else ""
+        return f"`{shown}`" if parameter.required else f"`[{shown}]`"
+    spellings = sorted((*parameter.opts, *parameter.secondary_opts), key=len)
+    takes = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
+    return ", ".join(f"`{spelling}{takes}`" for spelling in spellings)
+
+
+def _default(parameter: Any) -> str:
+    default = parameter.default
+    plain = isinstance(default, str | int | float) and not isinstance(default, bool)
+    return f" Default: {default}." if plain and parameter.show_default else ""
+
+
+def _text(help_text: str) -> str:
+    """Turn rich's markup and docstring wrapping into Markdown paragraphs."""
+    marked = re.sub(r"\[bold\](.*?)\[/(?:bold)?\]", r"`\1`", help_text)
+    paragraphs = re.split(r"\n\s*\n", marked.strip())
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return text.replace("|", "\\|").replace("<", "\\<")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
