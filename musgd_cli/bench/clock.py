@@ -28,8 +28,8 @@ STEADY_WINDOWS = 3
 STEADY_SPREAD = 0.03
 """Steady: the median latencies of the last three windows lie within 3 % of each other."""
 
-PATIENCE_S = 10.0
-"""How long beyond its shortest time the warm-up waits for latency to settle."""
+PATIENCE = 5
+"""How many times its shortest time the warm-up lasts at most while latency does not settle."""
 
 FEWEST_FRAMES = 10
 """Timed however long they take: a p99 of fewer says nothing."""
@@ -110,8 +110,8 @@ def warm_up(
         clock_ns: A monotonic clock.
 
     Returns:
-        ``steady`` is false when latency had not settled within :data:`PATIENCE_S` beyond
-        ``at_least_s``, and within one window more than steadiness takes.
+        ``steady`` is false when latency had not settled within :data:`PATIENCE` times
+        ``at_least_s``, nor within one window more than steadiness takes.
     """
     begin = now = clock_ns()
     medians: list[float] = []
@@ -127,7 +127,7 @@ def warm_up(
         seconds = (now - begin) / 1e9
         last = medians[-STEADY_WINDOWS:]
         steady = len(last) == STEADY_WINDOWS and max(last) <= min(last) * (1 + STEADY_SPREAD)
-        tired = len(medians) > STEADY_WINDOWS and seconds >= at_least_s + PATIENCE_S
+        tired = len(medians) > STEADY_WINDOWS and seconds >= at_least_s * PATIENCE
         if (steady and seconds >= at_least_s) or tired:
             return WarmUp(n, seconds, steady)
 

@@ -1,0 +1,229 @@
+"""``musgd bench`` from the outside: what it prints, keeps, refuses and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_artifact as tiny
+
+from musgd_cli.__main__ import main
+
+QUICK = ("--threads", "1", "--duration", "0.2", "--set", "bench.warmup_s=0")
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to call musgd in, with a run ``r`` of one null artifact and a data set."""
+    monkeypatch.chdir(tmp_path)
+    tiny.make_null(Path("runs/r/artifacts/x86-cpu-null-fp32-64"))
+    tiny.make_data(Path("squares"), n_images=2)
+    return tmp_path
+
+
+def two_lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """The error and mend of a failed command, which printed nothing else."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    error, mend = captured.err.strip().splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert mend.startswith("mend: ")
+    return error, mend
+
+
+# -------------------------------------------------------------------------------------- in order
+
+
+def test_float_and_openvino_in_one_table(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    artifacts = workshop / "runs/r/artifacts"
+    parent = tiny.make_onnx(artifacts / "x86-cpu-onnxruntime-fp32-64")
+    tiny.make_openvino(artifacts / "x86-cpu-openvino-fp32-64", parent_sha256=parent.sha256)
+    shutil.rmtree(artifacts / "x86-cpu-null-fp32-64")
+    assert main(["bench", "r", "--data", "squares", *QUICK]) == 0
+    captured = capsys.readouterr()
+    rows = {
+        name: next(line for line in captured.out.splitlines() if line.strip().startswith(name))
+        for name in ("ONNX Runtime fp32", "OpenVINO fp32")
+    }
+    assert all("0.995" in row for row in rows.values())
+    assert "x " in rows["OpenVINO fp32"]  # its speed, of its float parent's
+    assert "data.yaml, val: 2 images" in captured.out
+    assert len(list((workshop / "runs/r/bench").glob("*.json"))) == 2
+    # Nothing is written beside the data.
+    assert {p.name for p in (workshop / "squares").iterdir()} == {"images", "labels", "data.yaml"}
+
+
+def test_json_is_one_object_and_reports_are_kept_apart(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert main(["bench", "runs/r", "--json", *QUICK]) == 0
+        printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"]
+    (report,) = printed["reports"]
+    assert report["power_w"] is None or report["power_kind"] in ("measured", "reported")
+    kept = sorted((workshop / "runs/r/bench").glob("*.json"))
+    assert len(kept) == 2
+    assert report in [json.loads(file.read_text()) for file in kept]
+    assert all(file.name.startswith("x86-cpu-null-fp32-64-1t-") for file in kept)
+
+
+def test_an_artifact_outside_of_any_run_is_not_written_beside(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.move("runs/r/artifacts/x86-cpu-null-fp32-64", "from-afar")
+    shutil.rmtree("runs")
+    before = sorted(Path("from-afar").iterdir())
+    assert main(["bench", "from-afar", "--quiet", *QUICK]) == 0
+    assert sorted(Path("from-afar").iterdir()) == before
+    assert len(list(Path("runs/from-afar/bench").glob("*.json"))) == 1
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "no data set" in captured.out
+
+
+def test_no_image_that_calibrated_any_of_them_is_scored_by_one(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Otherwise the float and the int8 model would be compared on different images.
+    calibration = tiny.calibrated_on("images/val/0.png")
+    tiny.make_null(workshop / "runs/r/artifacts/calibrated", calibration=calibration)
+    assert main(["bench", "r", "--data", "squares", "--json", *QUICK]) == 0
+    reports = json.loads(capsys.readouterr().out)["reports"]
+    assert [(r["n_images"], r["n_excluded"]) for r in reports] == [(1, 1), (1, 1)]
+
+
+def test_a_missing_runtime_leaves_the_others(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.describe(workshop / "runs/r/artifacts/x86-cpu-null-fp32-64", "null", ())
+    absent = workshop / "runs/r/artifacts/orin-tensorrt-fp16-64"
+    absent.mkdir()
+    tiny.describe(absent, "tensorrt", ())
+    assert main(["bench", "r", "--json", *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert [r["runtime"] for r in json.loads(captured.out)["reports"]] == ["null"]
+    assert "error: there is no tensorrt engine" in captured.err
+    assert "mend: " in captured.err
+
+
+def test_ctrl_c_ends_it_with_130_and_leaves_nothing(workshop: Path) -> None:
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "musgd_cli", "bench", "r", "--duration", "60"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        assert bench.stderr is not None
+        assert "measuring" in bench.stderr.readline()
+        bench.send_signal(signal.SIGINT)
+        assert bench.wait(timeout=30) == 130
+        assert "Traceback" not in bench.stderr.read()
+    finally:
+        bench.kill()
+    assert not (workshop / "runs/r/bench").exists()
+
+
+# --------------------------------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "mend"),
+    [
+        ("best.pt", "best.pt is weights", "musgd export best.pt"),
+        ("model.onnx", "model.onnx is no artifact", "musgd export"),
+        ("nowhere", "nowhere does not exist", "runs here: r"),
+        ("squares", "there is no artifact in squares", "musgd export squares"),
+    ],
+)
+def test_what_is_no_artifact(
+    path: str, error: str, mend: str, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "." in path:
+        Path(path).write_bytes(b"x")
+    assert main(["bench", path]) == 2
+    printed = two_lines(capsys)
+    assert error in printed[0]
+    assert mend in printed[1]
+
+
+def test_without_a_path_the_newest_run_is_meant(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench"]) == 2
+    assert "no finished run" in two_lines(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--duration", "0"),
+        ("--threads", "1", "--set", "bench.threads=2"),
+        ("--set", "bench.thread=2"),
+        ("--target", "pi44"),
+        ("--data", "nowhere"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    arguments: tuple[str, ...], workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "r", *arguments]) == 2
+    two_lines(capsys)
+    assert not (workshop / "runs/r/bench").exists()
+
+
+def test_only_runtimes_that_are_missing_is_exit_3(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = workshop / "runs/r/artifacts/x86-cpu-null-fp32-64"
+    tiny.describe(artifact, "litert", ())
+    assert main(["bench", "r", *QUICK]) == 3
+    assert "there is no litert engine" in two_lines(capsys)[0]
+
+
+def test_a_damaged_model_fails_and_the_others_are_measured(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = workshop / "runs/r/artifacts/x86-cpu-onnxruntime-fp32-64"
+    damaged.mkdir()
+    (damaged / "model.onnx").write_bytes(b"half a model")
+    tiny.describe(damaged, "onnxruntime", ("model.onnx",), sha256="0" * 64)
+    assert main(["bench", "r", "--json", *QUICK]) == 1
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["reports"]) == 1
+    assert "error: the model in" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_damaged_record_is_a_usage_error(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = workshop / "runs/r/artifacts/x86-cpu-null-fp32-64/artifact.json"
+    record.write_text(record.read_text()[:40])
+    assert main(["bench", "r", *QUICK]) == 2
+    assert "artifact.json is not JSON" in two_lines(capsys)[0]
+
+
+def test_reports_that_have_nowhere_to_go_fail_before_the_work(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workshop / "runs/r/bench").write_text("a file in the way")
+    assert main(["bench", "r", *QUICK]) == 1
+    error, _ = two_lines(capsys)
+    assert "cannot write runs/r/bench" in error
+
+
+def test_help_begins_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    assert "musgd bench --threads 1" in capsys.readouterr().out

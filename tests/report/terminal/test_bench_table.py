@@ -1,0 +1,166 @@
+"""The bench's table: what it says in each case, and that it fits the screen."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from musgd_cli.records import BenchReport, Host, LatencyMs
+from musgd_cli.report.terminal.bench import bench_table
+
+HOST = Host(board="pi4b", model="Raspberry Pi 4 Model B Rev 1.5", cores=4, os="Debian 12")
+
+
+def report(**fields: Any) -> BenchReport:
+    known: dict[str, Any] = {
+        "artifact": "runs/a/artifacts/pi4b-onnxruntime-fp32-320",
+        "artifact_sha256": "parent",
+        "target": "pi4b",
+        "runtime": "onnxruntime",
+        "runtime_version": "1.32.0",
+        "precision": "fp32",
+        "imgsz": 320,
+        "host": HOST,
+        "data": "/data/bccd/bccd.yaml",
+        "split": "test",
+        "n_images": 72,
+        "threads": 4,
+        "n": 400,
+        "warmup": 40,
+        "warmup_s": 5.2,
+        "steady": True,
+        "latency_ms": LatencyMs(p50=140.2, p90=151.0, p99=168.3, mean=142, min=130, max=170),
+        "samples_ms": (),
+        "fps": 7.04,
+        "fps_end_to_end": 6.8,
+        "pre_ms": 2.11,
+        "post_ms": 1.42,
+        "harness_ms": 0.004,
+        "n_frames": 16,
+        "peak_memory_mb": 143.4,
+        "map50_95": 0.2347,
+        "map50": 0.5123,
+        "recall_small": 0.31,
+        "n_small": 88,
+        "power_w": None,
+        "energy_per_frame_j": None,
+        "power_source": None,
+        "power_kind": None,
+        "temperature_c": None,
+        "throttled": None,
+        "load_ms": 210,
+        "first_inference_ms": 180,
+        "versions": {"musgd": "0.1.0", "onnxruntime": "1.32.0", "opencv": "5.0.0"},
+    }
+    return BenchReport.model_validate(known | fields)
+
+
+INT8 = {
+    "artifact": "runs/a/artifacts/pi4b-ncnn-mixed-int8-320",
+    "artifact_sha256": "child",
+    "parent_sha256": "parent",
+    "runtime": "ncnn",
+    "runtime_version": "1.0",
+    "precision": "mixed-int8",
+    "latency_ms": LatencyMs(p50=70.1, p90=71, p99=72, mean=70, min=69, max=73),
+}
+METERED = {
+    "power_w": 5.1234,
+    "energy_per_frame_j": 0.72,
+    "power_source": "hwmon:ina219",
+    "power_scope": "board",
+    "power_kind": "measured",
+    "temperature_c": 71.6,
+}
+
+
+def printed(*reports: BenchReport, width: int = 160) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False).print(bench_table(reports))
+    return stream.getvalue()
+
+
+def row(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if line.strip().startswith(name))
+
+
+def test_a_row_holds_every_figure() -> None:
+    text = printed(report(), report(**INT8, **METERED))
+    float_row, int8_row = row(text, "ONNX Runtime fp32"), row(text, "ncnn mixed-int8")
+    for figure in ("140", "151", "168", "7.04", "6.80", "2.11", "1.42", "0.235", "0.512", "0.310"):
+        assert figure in float_row
+    assert "143" in float_row
+    for figure in ("70.1", "2.00x", "5.12", "0.72", "72"):
+        assert figure in int8_row
+    assert "pi4b, 320 px, 4 threads" in text
+
+
+def test_power_that_no_meter_gave_is_said_in_its_cell() -> None:
+    alone = printed(report())
+    assert row(alone, "ONNX Runtime").count("not measured here") == 1
+    assert "power     not measured here" in alone
+    beside = printed(report(), report(**INT8, **METERED))
+    assert row(beside, "ONNX Runtime").count("not measured here") == 2
+    assert "measured by hwmon:ina219, of the whole board" in beside
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+@pytest.mark.parametrize("metered", [{}, METERED])
+def test_it_fits_the_screen_and_loses_nothing(width: int, metered: dict[str, Any]) -> None:
+    text = printed(report(**metered), report(**INT8), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for figure in ("140", "168", "0.235", "0.310", "143", "2.00x"):
+        assert figure in text
+
+
+def test_an_emulators_speed_is_not_shown() -> None:
+    emulated = HOST.model_copy(update={"emulated": True})
+    text = printed(report(host=emulated), report(**INT8, host=emulated))
+    for figure in ("140", "7.04", "6.80", "2.11", "2.00x"):
+        assert figure not in text
+    assert "emulated" in row(text, "ONNX Runtime")
+    assert "0.235" in text  # accuracy is the same on any machine
+
+
+def test_what_could_mislead_is_said() -> None:
+    text = printed(
+        report(steady=False, warmup_s=25.0),
+        report(**INT8, throttled=True, n_excluded=12),
+    )
+    assert "pi4b-onnxruntime-fp32-320: latency had not settled after 25.0 s" in text
+    assert "pi4b-ncnn-mixed-int8-320: the processor was throttled" in text
+    assert "72 images, 12 left out that calibrated a model" in text
+    calm = printed(report(throttled=False))
+    assert "settled" not in calm
+    assert "throttled" not in calm
+
+
+def test_sizes_and_threads_that_differ_stand_in_the_row() -> None:
+    text = printed(report(), report(imgsz=640, artifact_sha256="b", artifact="b", threads=1))
+    assert "ONNX Runtime fp32, 320 px, 4 threads" in text
+    assert "ONNX Runtime fp32, 640 px, 1 thread" in text
+
+
+def test_twins_are_told_apart_by_their_folders() -> None:
+    text = printed(report(), report(artifact="elsewhere/b", artifact_sha256="b"))
+    assert "pi4b-onnxruntime-fp32-320" in text
+    assert row(text, "b ")
+
+
+def test_no_speed_ratio_without_the_float_parent() -> None:
+    assert "of float" not in printed(report(**INT8))
+    assert "of float" not in printed(report(), report(**{**INT8, "threads": 1}))
+
+
+def test_figures_that_do_not_exist_are_no_zeros() -> None:
+    nothing = {"map50_95": None, "map50": None, "recall_small": None, "n_small": 0, "n_images": 0}
+    text = printed(report(**nothing, data=None, split=None, n_frames=0, peak_memory_mb=None))
+    assert "0.000" not in text
+    assert "no data set" in text
+    assert "one image of noise" in text
+    text = printed(report(**nothing, n_excluded=72))
+    assert "every image of bccd.yaml, test calibrated a model" in text
