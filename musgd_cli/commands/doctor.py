@@ -12,20 +12,25 @@ def doctor(root: Root = None, as_json: Json = False, quiet: Quiet = False) -> No
 
     Exit code 4 when a check fails that stands in the way of the board's main job;
     0 when all are fine or merely advise. --quiet shows only the checks that failed.
+    Where the board cannot be told, MUSGD_BOARD=NAME says it.
     """
     from musgd_cli.console import Terminal
     from musgd_cli.errors import CheckFailedError
     from musgd_cli.hardware import detect
     from musgd_cli.hardware.doctor import examine
-    from musgd_cli.profiles import match
+    from musgd_cli.profiles import is_made_for, match
     from musgd_cli.records import DoctorReport
     from musgd_cli.report.terminal.host import doctor_report, doctor_verdict
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     where = (root or Path("/")).resolve()
     host = detect(where)
-    report = DoctorReport(host=host, profile=match(host).name, checks=examine(host, where))
-    terminal.show(doctor_verdict(report) if quiet else doctor_report(report))
+    profile = match(host)
+    report = DoctorReport(host=host, profile=profile.name, checks=examine(host, where))
+    if quiet:
+        terminal.show(doctor_verdict(report))
+    else:
+        terminal.show(doctor_report(report, nearest=not is_made_for(profile, host)))
     terminal.emit(report)
     in_the_way = [check for check in report.checks if not check.ok and not check.advice]
     if in_the_way:

@@ -107,13 +107,10 @@ def _hex(text: str | None) -> int | None:
 
 
 def _name(processors: list[dict[str, str]]) -> str | None:
-    # Unlike "model name", the part number tells an A53 from an A72; two kinds can share a chip.
-    parts = [(cpu.get("CPU implementer"), cpu.get("CPU part")) for cpu in processors]
-    cores = {
-        f"{name}": None
-        for implementer, part in parts
-        if (name := _ARM_CORES.get((implementer or "", part or "")))
-    }
+    # The part number tells an A53 from an A72, which "model name" does not; a chip can hold two
+    # kinds of core.
+    parts = [(cpu.get("CPU implementer", ""), cpu.get("CPU part", "")) for cpu in processors]
+    cores = dict.fromkeys(_ARM_CORES[part] for part in parts if part in _ARM_CORES)
     if cores:
         return " + ".join(cores)
     return processors[0].get("model name") if processors else None
@@ -147,23 +144,23 @@ def usable_cores(root: Path = Path("/")) -> int:
 def _quotas(tree: Tree) -> Iterator[float]:
     """Yield the CPU quotas, in cores, of this process's cgroups and all of their parents."""
     for line in (tree.text("proc/self/cgroup") or "").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
+        controllers, _, path = line.partition(":")[2].partition(":")
         group = Path(path.lstrip("/"))
-        # A container may see its own group as "/", or a path that exists on the host only: then
-        # the parents include the mount's root, where its quota stands.
-        for folder in (group, *group.parents):
-            if not controllers:  # version 2
-                quota, _, period = (tree.text(f"sys/fs/cgroup/{folder}/cpu.max") or "").partition(
-                    " "
-                )
-                if quota.isdigit() and period.isdigit():
-                    yield int(quota) / int(period)
-            else:
-                group_v1 = f"sys/fs/cgroup/{controllers}/{folder}"
-                share = tree.integer(f"{group_v1}/cpu.cfs_quota_us")
-                span = tree.integer(f"{group_v1}/cpu.cfs_period_us")
-                if share and span and share > 0:
-                    yield share / span
+        # A container may be told its path on the host, which it cannot see: its own quota then
+        # stands at the mount's root, the last of the parents.
+        folders = [folder.as_posix() for folder in (group, *group.parents)]
+        if not controllers:
+            yield from (q for folder in folders if (q := _quota_v2(tree, folder)))
+        elif "cpu" in controllers.split(","):
+            yield from (q for folder in folders if (q := _quota_v1(tree, controllers, folder)))
+
+
+def _quota_v2(tree: Tree, group: str) -> float | None:
+    quota, _, period = (tree.text(f"sys/fs/cgroup/{group}/cpu.max") or "").partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _quota_v1(tree: Tree, controllers: str, group: str) -> float | None:
+    folder = f"sys/fs/cgroup/{controllers}/{group}"
+    quota, period = (tree.integer(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return quota / period if quota and period and quota > 0 else None

@@ -69,7 +69,8 @@ def detect(root: Path = Path("/"), environ: Mapping[str, str] | None = None) -> 
     Args:
         root: Where ``/proc``, ``/sys`` and ``/etc`` lie. For any other than ``/`` nothing of this
             machine is read, and what the tree does not tell is ``None`` or empty.
-        environ: Variables to heed. Default: this process's, and none for a recorded tree.
+        environ: Variables to heed: ``MUSGD_BOARD``, ``MUSGD_EMULATED=1``, and those that containers
+            set. Default: this process's, and none for a recorded tree.
 
     Raises:
         UsageError: ``MUSGD_BOARD`` names no board.

@@ -51,7 +51,11 @@ class PowerMeter(Protocol):
         """Begin a window; one that is open is dropped."""
 
     def end(self) -> PowerReading | None:
-        """End the window; ``None`` when the meter died in it or gave what cannot be."""
+        """End the window; ``None`` when the meter died in it or gave what cannot be.
+
+        Raises:
+            RuntimeError: No window was begun.
+        """
 
 
 # ------------------------------------------------------------------------------ reading windows
@@ -327,11 +331,11 @@ def _product(left: Callable[[], int], right: Callable[[], int], unit: float) -> 
 def _packages(tree: Tree) -> dict[str, str]:
     """Return the RAPL zones of whole packages, with their names.
 
-    Zones within one (``intel-rapl:0:0``) would count twice, and psys covers the packages again.
-    AMD's driver uses Intel's names.
+    The others, core, uncore, dram and psys, are within a package or cover all of them again. AMD's
+    driver uses Intel's names.
     """
     zones = tree.children(_POWERCAP, "intel-rapl:*")
-    named = {zone: tree.text(f"{zone}/name") or "" for zone in zones if zone.count(":") == 1}
+    named = {zone: tree.text(f"{zone}/name") or "" for zone in zones}
     return {zone: name for zone, name in named.items() if name.startswith("package")}
 
 

@@ -13,8 +13,8 @@ from musgd_cli.hardware.tree import Tree
 Device = Literal["cpu", "gpu"]
 
 # Zones of the processor's die: cpu-thermal (Pi, Orin), CPU-therm, GPU-therm (Nano), soc0-thermal,
-# tj-thermal (Orin), bigcore0-thermal (RK3588), x86_pkg_temp. Others are of boards, radios and disks; the Nano's PMIC-Die
-# reads a constant 100 degrees, ACPI's often a constant too.
+# tj-thermal (Orin), bigcore0-thermal (RK3588), x86_pkg_temp. Others are of boards, radios and
+# disks; the Nano's PMIC-Die reads a constant 100 degrees, ACPI's often a constant too.
 _DIE = re.compile(r"cpu|gpu|soc|tj|bigcore|littlecore|x86_pkg_temp", re.IGNORECASE)
 _X86_SENSORS = ("coretemp", "k10temp", "zenpower")
 _PLAUSIBLE_C = (-40.0, 150.0)

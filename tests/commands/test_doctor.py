@@ -90,6 +90,14 @@ def test_table_shows_facts_checks_and_mends(capsys: pytest.CaptureFixture[str]) 
     assert "None" not in out
 
 
+@pytest.mark.parametrize(("name", "nearest"), [("pi4b", False), ("pi5", True)])
+def test_a_borrowed_profile_is_owned_up_to(
+    name: str, nearest: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = run("--root", str(BOARDS / name), capsys=capsys)
+    assert (f"the nearest: none is made for {name}" in out) == nearest
+
+
 def test_mends_can_be_copied_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

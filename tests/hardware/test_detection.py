@@ -336,6 +336,19 @@ def test_tnspec_tells_a_jetson_without_its_device_tree(
     assert (host.board, host.decided_by) == (board, "TNSPEC of nv_boot_control.conf")
 
 
+def test_the_small_nano_is_told_by_its_memory(tmp_path: Path) -> None:
+    tree = copied("jetson-nano-docker", tmp_path)
+    shutil.copy(BOARDS / "jetson-nano-2gb/proc/meminfo", tree / "proc/meminfo")
+    assert detect(tree).board == "jetson-nano-2gb"
+
+
+def test_cpuinfo_alone_tells_a_64_bit_kernel(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    shutil.copy(BOARDS / "jetson-nano/proc/cpuinfo", tmp_path / "proc/cpuinfo")
+    host = detect(tmp_path)
+    assert (host.board, host.arch, host.bits) == ("generic-arm64", "aarch64", None)
+
+
 def test_a_tx1_without_device_tree_is_not_taken_for_a_nano(tmp_path: Path) -> None:
     tree = copied("jetson-tx1", tmp_path)
     (tree / "proc/device-tree").unlink()

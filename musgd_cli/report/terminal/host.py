@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 _UNKNOWN = "not told"
 
 
-def doctor_report(report: DoctorReport) -> RenderableType:
-    """Return the facts, the checks with what to type for those that failed, and the sum."""
+def doctor_report(report: DoctorReport, *, nearest: bool) -> RenderableType:
+    """Return the facts, the checks with what to type for those that failed, and the sum.
+
+    Args:
+        nearest: No profile is made for this board; the report's is the nearest.
+    """
     from rich.console import Group
     from rich.text import Text
 
-    return Group(_facts(report), Text(), doctor_verdict(report, failed_only=False))
+    return Group(_facts(report, nearest), Text(), doctor_verdict(report, failed_only=False))
 
 
 def doctor_verdict(report: DoctorReport, *, failed_only: bool = True) -> RenderableType:
@@ -40,7 +44,7 @@ def doctor_verdict(report: DoctorReport, *, failed_only: bool = True) -> Rendera
     return Group(*parts, _sum(report))
 
 
-def _facts(report: DoctorReport) -> RenderableType:
+def _facts(report: DoctorReport, nearest: bool) -> RenderableType:
     from rich.box import ROUNDED
     from rich.panel import Panel
     from rich.table import Table
@@ -49,7 +53,7 @@ def _facts(report: DoctorReport) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _lines(report):
+    for name, value in _lines(report, nearest):
         table.add_row(name, Text(value or _UNKNOWN, style="" if value else "dim"))
     return Panel(
         table,
@@ -61,14 +65,15 @@ def _facts(report: DoctorReport) -> RenderableType:
     )
 
 
-def _lines(report: DoctorReport) -> Iterator[tuple[str, str | None]]:
+def _lines(report: DoctorReport, nearest: bool) -> Iterator[tuple[str, str | None]]:
     host = report.host
     cores = None if host.cores is None else f"{host.cores} cores"
     bits = None if host.bits is None else f"{host.bits}-bit"
     if host.model:
         yield "board", host.model
     yield "told by", host.decided_by
-    yield "profile", report.profile
+    note = f"the nearest: none is made for {host.board}" if nearest else None
+    yield "profile", _joined(report.profile, note)
     yield "processor", _joined(host.cpu, cores, *(host.cpu_features or ()))
     yield "memory", _megabytes(host.ram_mb)
     if host.gpu:
