@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -82,3 +85,14 @@ def check_command_line(repository: Path) -> Callable[[str], None]:
             pytest.fail(f"{line}: {getattr(error, 'format_message', error.__str__)()}")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def ultralytics() -> ModuleType:
+    """Ultralytics to compare with, its outward doors shut, or a skip."""
+    if find_spec("ultralytics") is None:
+        pytest.skip("Ultralytics is not installed")
+    from musgd_cli.train import sandbox
+
+    sandbox.prepare()
+    return import_module("ultralytics")

@@ -183,9 +183,9 @@ def test_average_precision_lies_between_0_and_1(hits: list[bool], more: int) -> 
 # ------------------------------------------------------------------------------------ Ultralytics
 
 
+@pytest.mark.usefixtures("ultralytics")
 @pytest.mark.parametrize("seed", range(5))
 def test_matches_and_ap_are_ultralytics(seed: int) -> None:
-    pytest.importorskip("ultralytics")
     import torch
     from ultralytics.models.yolo.detect import DetectionValidator
     from ultralytics.utils.metrics import ap_per_class

@@ -93,10 +93,10 @@ def test_a_view_is_taken_as_it_is() -> None:
 SHAPES = [(480, 640), (427, 640), (333, 500), (64, 64), (7, 500), (1, 3000), (640, 425), (99, 101)]
 
 
+@pytest.mark.usefixtures("ultralytics")
 @pytest.mark.parametrize("imgsz", [160, 320])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_pixel_is_ultralytics(shape: tuple[int, int], imgsz: int) -> None:
-    pytest.importorskip("ultralytics")
     from ultralytics.data.augment import LetterBox
 
     image = image_of(*shape)
@@ -106,13 +106,13 @@ def test_every_pixel_is_ultralytics(shape: tuple[int, int], imgsz: int) -> None:
     np.testing.assert_array_equal(x[0], expected)
 
 
+@pytest.mark.usefixtures("ultralytics")
 @pytest.mark.parametrize("imgsz", [160, 320])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_scored_pixel_is_ultralytics_val(
     shape: tuple[int, int], imgsz: int, tmp_path: Path
 ) -> None:
     # Ultralytics' val resizes when it loads an image, rounding up, and pads afterwards.
-    pytest.importorskip("ultralytics")
     import cv2
     from ultralytics.data.augment import LetterBox
 
@@ -196,12 +196,12 @@ def random_output(n_classes: int, seed: int, n_places: int = 400) -> np.ndarray:
     return np.concatenate((centre, size, scores))[None].astype(np.float32)
 
 
+@pytest.mark.usefixtures("ultralytics")
 @pytest.mark.parametrize("n_classes", [1, 3, 80])
 @pytest.mark.parametrize(("conf", "scoring"), [(0.25, False), (0.001, True)])
 def test_decoded_boxes_are_ultralytics(
     n_classes: int, conf: float, scoring: bool, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ultralytics")
     import torch
     from ultralytics.utils import nms, ops
 
