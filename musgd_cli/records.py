@@ -666,6 +666,7 @@ class BenchReport(Record):
     post_ms: float
     """Median of decode, NMS or top-k, and rescale."""
     peak_memory_mb: float | None
+    """Most resident memory of the whole process, interpreter and frames included, until timed."""
     map50_95: float | None
     map50: float | None
     recall_small: float | None
