@@ -155,6 +155,7 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
     from musgd_cli.hardware.thermal import temperature_c
     from musgd_cli.report.terminal import training
     from musgd_cli.runs import create_run, free_name
+    from musgd_cli.train import sandbox
     from musgd_cli.train.events import StopRequest, TrainingInterruptedError
 
     view = training.TrainingView(temperature_c)
@@ -169,6 +170,7 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         view.epoch(log)
         terminal.say(training.epoch_line(log, wide))
 
+    sandbox.prepare()  # takes seconds, and may fail: no folder is made before
     begin: Callable[..., TrainResult] = train.resume
     if run is None:
         begin = partial(train.train, plan)

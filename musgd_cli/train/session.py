@@ -19,7 +19,7 @@ from musgd_cli.records import Plan, TrainResult
 from musgd_cli.runs import RunFolder
 from musgd_cli.storage import sha256_of, write_record
 from musgd_cli.train.events import Listeners
-from musgd_cli.train.resume import ResumeState, fingerprint, resume_file
+from musgd_cli.train.state import ResumeState, fingerprint, resume_file
 from musgd_cli.train.trainer import RunTrainer
 
 _VERSIONS_OF = ("torch", "torchvision", "ultralytics", "numpy")

@@ -38,7 +38,7 @@ from musgd_cli.train.checkpoint import load_weights, read_model_config, write_we
 from musgd_cli.train.dataset import EpochSampler, RunDataset, loader
 from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.journal import Journal
-from musgd_cli.train.resume import Progress, ResumeState, random_states, restore_random_states
+from musgd_cli.train.state import Progress, ResumeState, random_states, restore_random_states
 
 MAX_NORM = 10.0
 """Ultralytics clips the gradient's global norm to this."""
@@ -389,7 +389,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def _interrupted(self) -> TrainingInterruptedError:
         done, epochs = self.progress.epoch, self.epochs
-        kept = f"epochs 1 to {done} are kept" if done else "no epoch is finished yet"
+        kept = f"{done} finished and kept" if done else "none is finished yet"
         return TrainingInterruptedError(
             f"stopped as asked in epoch {min(done + 1, epochs)} of {epochs}; {kept}",
             f"musgd train --resume {self.run.path}",
@@ -556,7 +556,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
     def final_eval(self) -> None:
         """Score the best weights, as they are stored, on the ``val`` split."""
         self.ema.ema.load_state_dict(load_weights(self.best, self.trust).state_dict())
-        self.metrics, self.fitness = self.validate()
+        self.metrics = self.validator(self)
 
     def finish(self) -> None:
         """Do what is left of a run that has trained its last epoch."""

@@ -119,6 +119,15 @@ def finished(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> R
 
 
 @pytest.fixture(scope="session")
+def learned(make_plan: MakePlan, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run that finds some of the squares; no test changes it."""
+    run = create_run("learned", tmp_path_factory.mktemp("runs"))
+    train.train(make_plan(train__epochs=15, optim__name="adamw", optim__lr=0.01), run)
+    assert run.result().map50 > 0.1
+    return run
+
+
+@pytest.fixture(scope="session")
 def fingerprint() -> Fingerprint:
     """A function that tells whether anything below a folder was written, renamed or touched."""
 

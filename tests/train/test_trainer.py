@@ -18,7 +18,7 @@ from musgd_cli.records import EpochLog, StepLog, TrainResult, TrainStart
 from musgd_cli.runs import RunFolder
 from musgd_cli.storage import sha256_of
 from musgd_cli.train.events import Listeners
-from musgd_cli.train.resume import resume_file
+from musgd_cli.train.state import resume_file
 
 # 10 images in batches of 4
 STEPS_AN_EPOCH = 3
@@ -80,7 +80,9 @@ def test_every_step_and_epoch_is_logged(finished):
     assert epochs[1].eta_s == 0
 
 
-def test_the_best_weights_score_what_the_result_says(finished, squares, tmp_path):
+def test_the_result_is_what_ultralytics_own_val_says_of_the_best_weights(
+    learned, squares, tmp_path
+):
     from ultralytics.models.yolo.detect import DetectionValidator
 
     # A copy, because Ultralytics writes its label cache beside the labels.
@@ -89,8 +91,8 @@ def test_the_best_weights_score_what_the_result_says(finished, squares, tmp_path
     copy.write_text(copy.read_text() + f"path: {copy.parent}\n")
     overrides = {"imgsz": 64, "data": str(copy), "batch": 4, "plots": False, "device": "cpu"}
     validator = DetectionValidator(save_dir=tmp_path / "val", args={**overrides, "rect": True})
-    metrics = validator(model=load_checkpoint(finished.weights / "best.pt"))
-    result = finished.result()
+    metrics = validator(model=load_checkpoint(learned.weights / "best.pt"))
+    result = learned.result()
     assert result.map50 == pytest.approx(metrics["metrics/mAP50(B)"], abs=2e-5)
     assert result.map50_95 == pytest.approx(metrics["metrics/mAP50-95(B)"], abs=2e-5)
 
