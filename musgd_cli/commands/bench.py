@@ -67,6 +67,8 @@ def bench(
                 failures.append(outcome.error)
                 if len(folders) > 1:
                     print_error(outcome.error)
+        if live is not None:
+            live.update(Text(f"measured {len(reports)} of {len(folders)}", style="dim"))
     if len(folders) == 1 and failures:
         raise failures[0]
     if reports:
