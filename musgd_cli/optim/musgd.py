@@ -34,6 +34,8 @@ CPU_SPAN: Final = 2**17
 cache: a tenth to a fifth faster than whole lists, with no copy the size of the model.
 Flat from 2^16 to 2^19 (benchmarks/optimizer_step.py)."""
 
+_INTEGERS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 _EXACT_STATE: Final = ("square_avg", "step", "skipped_steps")
 """Scalars that keep their own dtype: n² overflows half precision at a norm of 256."""
 
@@ -384,7 +386,9 @@ class _Bucket:
         dtype = None if self.grads[0].is_complex() else self.norm_dtype
         if self.foreach:
             return torch.stack(torch._foreach_norm(self.grads, 2, dtype))
-        return torch.stack([torch.linalg.vector_norm(grad, dtype=dtype) for grad in self.grads])
+        norms = torch.stack([torch.linalg.vector_norm(grad, dtype=dtype) for grad in self.grads])
+        # Of sharded gradients (FSDP2's DTensor) these are each rank's part, to be summed.
+        return norms.full_tensor() if hasattr(norms, "full_tensor") else norms
 
     def absorb_decay(self) -> None:
         """Turn the gradients into what the update starts from: sign and weight decay included."""
@@ -626,13 +630,14 @@ def _multi_tensor_musgd(
         grads, owned = list(torch._foreach_neg(grads)), True
     if weight_decay != 0:
         grads, owned = list(torch._foreach_add(grads, params, alpha=weight_decay)), True
-    if keep is not None:
-        zero = grads[0].new_zeros(())
-        grads, owned = [torch.where(keep, grad, zero) for grad in grads], True
     if lr_in_buffer:
         grads, owned = list(torch._foreach_mul(grads, lr)), True
-    if nesterov and not owned:
+    if (nesterov or keep is not None) and not owned:
         grads = [grad.clone() for grad in grads]
+    if keep is not None:
+        # There is no _foreach_where, and 0 times NaN is NaN; but the integer 0 times its bits is 0.
+        bits = [_as_integers(grad) for grad in grads]
+        torch._foreach_mul_(bits, keep.to(bits[0].dtype))
     updates = grads
     if momentum_buffer_list:
         buffers = [buffer for buffer in momentum_buffer_list if buffer is not None]
@@ -652,6 +657,13 @@ def _multi_tensor_musgd(
     if keep is not None:
         updates = list(torch._foreach_mul(updates, keep.to(params[0].dtype)))
     torch._foreach_add_(params, updates, alpha=-1 if lr_in_buffer else -lr)  # type: ignore[arg-type]
+
+
+def _as_integers(tensor: Tensor) -> Tensor:
+    """The same memory, its floating-point values read as integers of their width."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor.view(_INTEGERS[tensor.element_size()])
 
 
 def _check_options(options: dict[str, Any]) -> None:

@@ -1,7 +1,11 @@
-"""Two processes that train one model take the same steps, as one process would."""
+"""Two processes that train one model take the same steps, as one process would.
+
+Each holds all of it (DDP) or a half of each tensor (FSDP2).
+"""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +42,25 @@ def train(net: torch.nn.Module, options: dict[str, Any], half: slice) -> list[to
         net(inputs(step)[half]).square().mean().mul(4).backward()
         optimizer.step()
         seen.append(optimizer.last_beta())
-    return [*seen, *(p.detach() for p in net.parameters())]
+    whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in net.parameters()]
+    return [*seen, *(p.detach() for p in whole)]
 
 
 def rank(index: int, folder: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
     )
     half = slice(0, 4) if index == 0 else slice(4, 8)
+    mesh = init_device_mesh("cpu", (2,))
     results = [
-        train(torch.nn.parallel.DistributedDataParallel(model()), options, half)
+        (
+            train(torch.nn.parallel.DistributedDataParallel(model()), options, half),
+            train(fully_shard(model(), mesh=mesh), options, half),
+        )
         for options in KINDS
     ]
     torch.save(results, f"{folder}/{index}.pt")
@@ -61,6 +73,6 @@ def test_two_gloo_ranks_agree_bit_for_bit_and_match_one_process(tmp_path: Path) 
     first, second = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in (0, 1))
     for options, ours, theirs in zip(KINDS, first, second, strict=True):
         alone = train(model(), options, slice(0, 8))
-        for mine, other, single in zip(ours, theirs, alone, strict=True):
+        for mine, other, single in zip(chain(*ours), chain(*theirs), alone * 2, strict=True):
             assert torch.equal(mine, other), options
             torch.testing.assert_close(mine, single, rtol=1e-5, atol=1e-6)
