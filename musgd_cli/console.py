@@ -97,7 +97,7 @@ class Terminal:
         survives every locale.
         """
         if self.as_json:
-            data = record if isinstance(record, Mapping) else record.model_dump(mode="json")
+            data = record if isinstance(record, Mapping) else json.loads(record.model_dump_json())
             sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
             sys.stdout.flush()
 

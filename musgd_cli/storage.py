@@ -21,8 +21,8 @@ from musgd_cli.records import Record
 R = TypeVar("R", bound=Record)
 
 _MENDS = {
-    errno.ENOSPC: "free some disk space, or choose another place with --out or --project",
-    errno.EDQUOT: "free some of your quota, or choose another place with --out or --project",
+    errno.ENOSPC: "free some disk space, or choose another place",
+    errno.EDQUOT: "free some of your quota, or choose another place",
     errno.EACCES: "choose a folder you may write to, or mend its permissions",
     errno.EPERM: "choose a folder you may write to, or mend its permissions",
     errno.EROFS: "choose a folder on a file system that is not read-only",

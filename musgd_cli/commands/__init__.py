@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from musgd_cli.commands import bench, data, doctor, plan, profiles, train
+from musgd_cli.commands import bench, data, demo, doctor, plan, profiles, train
 
 app = typer.Typer(
     name="musgd",
@@ -45,3 +45,4 @@ app.add_typer(profiles.app, name="profiles")
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(bench.bench)
+app.command()(demo.demo)

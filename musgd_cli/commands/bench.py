@@ -18,7 +18,7 @@ def bench(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH]...",
+            metavar="PATH",
             help="A run, an artifact's folder, or a folder of artifacts. Default: the newest run.",
         ),
     ] = None,

@@ -108,16 +108,16 @@ def train(
         terminal.show(plan_table(plan))
         terminal.emit(plan)
         return
-    _require_able(plan, resuming=run is not None)
+    _require_able(plan, run)
     _check_data(plan, terminal)
     _train(plan, run, terminal, trust=trust)
 
 
-def _require_able(plan: Plan, *, resuming: bool) -> None:
+def _require_able(plan: Plan, run: RunFolder | None) -> None:
     """Refuse what is bound to fail before the data set is read for minutes."""
     from musgd_cli.errors import UnsupportedError, UsageError
     from musgd_cli.hardware import detect
-    from musgd_cli.train import checkpoint, sandbox
+    from musgd_cli.train import checkpoint, require_unfinished, sandbox
 
     board = CANNOT_TRAIN.get(detect().board)
     if board is not None:
@@ -131,7 +131,9 @@ def _require_able(plan: Plan, *, resuming: bool) -> None:
             "musgd train --data YAML; or musgd demo, which draws a set and tries everything",
         )
     sandbox.require_installed()
-    if not resuming and plan.train.model.lower().endswith(".pt"):
+    if run is not None:
+        require_unfinished(run)
+    elif plan.train.model.lower().endswith(".pt"):
         checkpoint.require_archive(Path(plan.train.model))
 
 
