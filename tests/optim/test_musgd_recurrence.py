@@ -219,6 +219,26 @@ def test_auto_is_blind_to_other_scales_within_rounding(scope: str) -> None:
     assert trajectory(30.0, scope)[1] == pytest.approx(trajectory(1.0, scope)[1], rel=1e-5)
 
 
+def test_the_mean_of_the_global_norm_moves_once_a_step_however_many_groups_share_it() -> None:
+    def betas(groups: int) -> list[float]:
+        params = [torch.nn.Parameter(torch.zeros(2)) for _ in range(4)]
+        size = 4 // groups
+        optimizer = MuSGD(
+            [{"params": params[i : i + size]} for i in range(0, 4, size)],
+            adapt_factor="auto",
+            norm_scope="global",
+        )
+        seen = []
+        for grad in (8.0, 1.0, 4.0, 2.0):
+            for param in params:
+                param.grad = torch.full((2,), grad)
+            optimizer.step()
+            seen.append(optimizer.last_beta().item())
+        return seen
+
+    assert betas(4) == pytest.approx(betas(1), rel=1e-6)
+
+
 def test_auto_gives_a_gradient_of_usual_size_the_usual_beta_from_the_first_step() -> None:
     """Without bias correction the first n² would look a hundred times too large."""
     param = torch.nn.Parameter(torch.zeros(10))
