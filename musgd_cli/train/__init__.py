@@ -64,6 +64,22 @@ def train(
     return session.train(plan, run, listeners, trust=trust)
 
 
+def require_unfinished(run: RunFolder) -> None:
+    """Make sure that something of a run is left to be trained.
+
+    Raises:
+        UsageError: It is finished.
+    """
+    if run.finished:
+        from musgd_cli.errors import UsageError
+
+        result = run.result()
+        raise UsageError(
+            f"the run {run.path} is finished: it trained {result.epochs} epochs",
+            f"musgd train --model {run.path / result.weights} starts a new run from its weights",
+        )
+
+
 def resume(
     run: RunFolder,
     *,
@@ -83,6 +99,7 @@ def resume(
     Raises:
         UsageError: The run is finished, its state is damaged, or its data set is gone.
     """
+    require_unfinished(run)
     from musgd_cli.train import sandbox
 
     sandbox.prepare()

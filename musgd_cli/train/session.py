@@ -42,12 +42,6 @@ def train(plan: Plan, run: RunFolder, listeners: Listeners, *, trust: bool) -> T
 
 def resume(run: RunFolder, listeners: Listeners, *, trust: bool) -> TrainResult:
     """Go on with an interrupted run after its last finished epoch."""
-    if run.finished:
-        weights = run.path / run.result().weights
-        raise UsageError(
-            f"the run {run.path} is finished: it trained {run.result().epochs} epochs",
-            f"musgd train --model {weights} starts a new run from its weights",
-        )
     plan = run.plan()
     dataset = _data(plan)
     now = fingerprint(dataset)

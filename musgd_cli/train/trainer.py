@@ -74,6 +74,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     train_loader: Any
     test_loader: Any
+    validator: Any
 
     def __init__(
         self,

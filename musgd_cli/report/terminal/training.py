@@ -50,10 +50,10 @@ def epoch_line(log: EpochLog, wide: bool) -> str:
         _loss(sum(log.val_losses.values()) if log.val_losses else None),
         _share(log.map50),
         _share(log.map50_95),
-        _significant(log.grad_norm),
+        _norm(log.grad_norm),
         _percent(log.clipped_share),
         _share(log.beta),
-        _significant(log.lr),
+        _rate(log.lr),
         duration(log.seconds),
         duration(log.eta_s) if log.eta_s else "-",
     ]
@@ -78,8 +78,16 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _significant(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def _norm(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value:.3f}"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}" if value < 1e5 else f"{value:.0e}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.3g}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
 
 
 def _percent(share: float | None) -> str:
@@ -254,8 +262,8 @@ class TrainingView:
             return ""
         clipped = _percent(self._clipped / self._taken if self._taken else None)
         return (
-            f"norm {_significant(step.grad_norm)}  clipped {clipped}  beta {_share(step.beta)}"
-            f"  lr {_significant(step.lr)}"
+            f"norm {_norm(step.grad_norm)}  clipped {clipped}  beta {_share(step.beta)}"
+            f"  lr {_rate(step.lr)}"
         )
 
     def _celsius(self) -> float | None:
