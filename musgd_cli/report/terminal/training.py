@@ -71,7 +71,9 @@ def _aligned(cells: list[str], wide: bool) -> str:
 
 
 def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}" if value < 1000 else f"{value:.0f}"
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < 99 else f"{value:.1f}" if value < 999 else f"{value:.0f}"
 
 
 def _share(value: float | None) -> str:
