@@ -1,4 +1,4 @@
-"""The built-in data set: rings, triangles and crosses, told apart by their shape alone.
+"""The built-in data set: rings, squares and crosses, told apart by their shape alone.
 
 It is drawn, not shipped: the same bytes each time (with one version of numpy and OpenCV), without
 network or fonts. Colours of objects, backgrounds and clutter come from one distribution,
@@ -18,7 +18,7 @@ from musgd_cli.data.images import opencv
 from musgd_cli.errors import UsageError
 from musgd_cli.storage import whole_folder
 
-NAMES = ("ring", "triangle", "cross")
+NAMES = ("ring", "square", "cross")
 SIZE = 160
 """Width and height of an image in pixels."""
 SPLIT_SIZES = {"train": 512, "val": 96, "test": 192}
@@ -29,12 +29,12 @@ DEMO_SETTINGS: dict[str, Any] = {"train.imgsz": SIZE}
 
 _YAML_NAME = "demo.yaml"
 _SEED = 26
-_OBJECTS = (4, 9)
-_DIAMETERS = (20.0, 68.0)
+_OBJECTS = (4, 8)
+_DIAMETERS = (26.0, 72.0)
 """Log-uniform between these, in pixels: half of the boxes are small."""
-_HIDDEN_SHARE = 0.3
+_HIDDEN_SHARE = 0.2
 """How much of an object later ones may cover."""
-_CONTRAST = 90.0
+_CONTRAST = 110.0
 """Least distance in BGR (0 to 441) between an object's colour and what lies under it."""
 _SUPERSAMPLING = 4
 _JPEG_QUALITY = 92
@@ -84,7 +84,7 @@ def draw(folder: Path) -> Path:
 
 
 def _scene(rng: Rng) -> tuple[np.ndarray, list[str]]:
-    image = _texture(rng, _colour(rng), spread=50, size=SIZE)
+    image = _background(rng)
     _clutter(rng, image)
     owner = np.full((SIZE, SIZE), -1)
     """Which object shows at a pixel."""
@@ -110,7 +110,7 @@ def _scene(rng: Rng) -> tuple[np.ndarray, list[str]]:
         owner[window][solid] = len(areas)
         areas.append(int(solid.sum()))
         rows.append(_row(class_id, left, top, solid))
-    image += rng.normal(0, rng.uniform(2, 8), image.shape)
+    image += rng.normal(0, rng.uniform(2, 6), image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), rows
 
 
@@ -131,6 +131,14 @@ def _contrasting(rng: Rng, below: np.ndarray) -> np.ndarray:
         colour = _colour(rng)
         if np.linalg.norm(colour - below) >= _CONTRAST:
             return colour
+
+
+def _background(rng: Rng) -> np.ndarray:
+    # Many colours an image: were one to fill it, images would differ so much in mean and contrast
+    # that batch normalisation over a small batch would not carry over to single images.
+    cells = int(rng.integers(3, 6))
+    colours = opencv().resize(rng.uniform(0, 255, (cells, cells, 3)), (SIZE, SIZE))
+    return _texture(rng, colours, spread=40, size=SIZE)
 
 
 def _texture(rng: Rng, colour: np.ndarray, spread: float, size: int) -> np.ndarray:
@@ -203,12 +211,12 @@ def _ring() -> list[np.ndarray]:
     return [_regular(48), _regular(48, 0.55)]
 
 
-def _triangle() -> list[np.ndarray]:
-    return [_regular(3)]
+def _square() -> list[np.ndarray]:
+    return [_regular(4)]
 
 
 def _cross() -> list[np.ndarray]:
-    arm = 0.3
+    arm = 0.24
     long = np.sqrt(1 - arm**2)
     quarter = np.array([[long, arm], [arm, arm], [arm, long], [-arm, long]])
     corner = np.array([[-arm, arm], [-long, arm], [-long, -arm], [-arm, -arm]])
@@ -216,5 +224,5 @@ def _cross() -> list[np.ndarray]:
     return [np.concatenate((quarter, corner, last))]
 
 
-_SHAPES = (_ring, _triangle, _cross)
+_SHAPES = (_ring, _square, _cross)
 """Outlines in a circle of radius 1, by class id; a second outline is a hole."""
