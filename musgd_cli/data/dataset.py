@@ -199,8 +199,7 @@ def _root(description: Mapping[str, Any], file: Path) -> Path:
         return file.parent
     if not isinstance(stated, str):
         raise UsageError(f"{file}: path: {stated!r} is not a folder", "give path: as text")
-    candidates = (file.parent / stated, Path.cwd() / stated)
-    for folder in candidates:
+    for folder in (file.parent / Path(stated).expanduser(), Path.cwd() / stated):
         if folder.is_dir():
             return _absolute(folder)
     raise UsageError(

@@ -22,7 +22,7 @@ def cells(tmp_path: Path) -> Path:
             )
             cv2.imwrite(str(tmp_path / "images" / split / f"{number}.png"), image)
             (tmp_path / "labels" / split / f"{number}.txt").write_text("0 .5 .5 .2 .2\n")
-    file = tmp_path / "cells.yaml"
+    file = tmp_path / "cells [1].yaml"
     file.write_text("train: images/train\nval: images/val\nnames: ['[red]cell[/]']\n")
     return file
 
@@ -31,6 +31,7 @@ def test_a_sound_set_is_shown_on_stdout(cells: Path, capsys: pytest.CaptureFixtu
     assert main(["data", "check", str(cells)]) == 0
     shown = capsys.readouterr()
     assert "[red]cell[/]" in shown.out
+    assert "cells [1].yaml" in shown.out
     assert "no faults" in shown.out
     assert "14 images" in shown.err
 

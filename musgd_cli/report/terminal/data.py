@@ -29,9 +29,11 @@ def render(report: DataReport) -> RenderableType:
 def _table(title: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
+    # As Text: a path may hold brackets.
     return Table(
-        box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False
+        box=SIMPLE_HEAD, title=Text(title, style="bold"), title_justify="left", pad_edge=False
     )
 
 
@@ -39,10 +41,11 @@ def splits_table(report: DataReport) -> RenderableType:
     """Return the table of splits: images, backgrounds, boxes by size, image sizes."""
     table = _table(report.path)
     table.add_column("split", no_wrap=True)
-    columns = ("images", "background", "boxes", "small <32²", "medium", "large ≥96²")
+    # The last three count boxes by area in pixels.
+    columns = ("images", "background", "boxes", "<32²", "<96²", "≥96²")
     for column in columns:
         table.add_column(column, justify="right")
-    table.add_column("image sizes")
+    table.add_column("image size")
     for split in report.splits:
         mark = " (scored)" if split.split == report.score_split else ""
         counts = (
@@ -60,7 +63,7 @@ def splits_table(report: DataReport) -> RenderableType:
 def _image_sizes(split: SplitStats) -> str:
     if split.smallest_image is None or split.largest_image is None:
         return "-"
-    smallest, largest = (f"{w} x {h}" for w, h in (split.smallest_image, split.largest_image))
+    smallest, largest = (f"{w}x{h}" for w, h in (split.smallest_image, split.largest_image))
     return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
