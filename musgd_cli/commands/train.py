@@ -154,6 +154,7 @@ def _check_data(plan: Plan, terminal: Terminal) -> None:
 
 def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool) -> None:
     from musgd_cli import train
+    from musgd_cli.errors import ExitCode
     from musgd_cli.hardware.thermal import temperature_c
     from musgd_cli.report.terminal import training
     from musgd_cli.runs import create_run, free_name
@@ -193,6 +194,10 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
     except TrainingInterruptedError as interrupted:
         terminal.warn(interrupted.what, interrupted.mend)
         raise typer.Exit(interrupted.exit_code) from None
+    except KeyboardInterrupt:
+        if run.plan_file.exists():
+            terminal.warn("stopped at once", f"musgd train --resume {run.path}")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     _draw_curves(run, terminal)
     terminal.show(training.result_table(result, str(run.path)))
     terminal.emit(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
@@ -83,4 +84,6 @@ class StopRequest:
         if self._requested:
             raise KeyboardInterrupt
         self._requested = True
-        self._on_request()
+        # The signal may have come in the middle of a write to the stream that is told on.
+        with contextlib.suppress(RuntimeError):
+            self._on_request()

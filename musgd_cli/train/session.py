@@ -72,13 +72,14 @@ def _data(plan: Plan) -> DataSet:
 
 
 def _train(trainer: RunTrainer) -> TrainResult:
-    # torch says so of each such operation; on a GPU, YOLO has some.
-    warnings.filterwarnings("ignore", message=".*deterministic implementation")
     try:
-        if trainer.progress.trained:
-            trainer.finish()
-        else:
-            trainer.train()
+        with warnings.catch_warnings():
+            # torch says so of each such operation; on a GPU, YOLO has some.
+            warnings.filterwarnings("ignore", message=".*deterministic implementation")
+            if trainer.progress.trained:
+                trainer.finish()
+            else:
+                trainer.train()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise trainer.out_of_memory() from error
     except RuntimeError as error:

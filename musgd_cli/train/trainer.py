@@ -382,14 +382,21 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         """Never go back to earlier weights: no step can have spoilt these."""
         if all(step.skipped for step in self._epoch_steps):
             lower = f"--set optim.lr={self.optim_settings.lr / 3:.2g}"
+            # Some GPUs, the GTX 16 series among them, give NaN in half precision.
+            exact = "" if self.settings.amp == "fp32" else ", or with --set train.amp=fp32"
             raise MusgdError(
                 f"training diverged: no gradient of epoch {epoch + 1} was finite",
-                f"start a new run with a lower rate, such as {lower}",
+                f"start a new run with a lower rate, such as {lower}{exact}",
             )
         return False
 
     def _interrupted(self) -> TrainingInterruptedError:
         done, epochs = self.progress.epoch, self.epochs
+        if not self.progress.steps:
+            return TrainingInterruptedError(
+                "stopped as asked before the first step; nothing is kept",
+                "type the same command to start anew",
+            )
         kept = f"{done} finished and kept" if done else "none is finished yet"
         return TrainingInterruptedError(
             f"stopped as asked in epoch {min(done + 1, epochs)} of {epochs}; {kept}",
@@ -455,7 +462,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             key: value for key, value in vars(self.args).items() if key in DEFAULT_CFG_KEYS
         }
         details = {
-            "train_args": arguments,
+            "train_args": {**arguments, "close_mosaic": self.settings.close_mosaic},
             "train_metrics": {**self.metrics, "fitness": self.fitness},
         }
         write_weights(self.last, self.ema.ema, details)

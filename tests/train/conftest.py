@@ -143,16 +143,15 @@ def fingerprint() -> Fingerprint:
     return of
 
 
-def weights_of(file: Path) -> dict[str, Any]:
-    """Return the values in a checkpoint that this session wrote."""
+@pytest.fixture(scope="session")
+def same_weights() -> Callable[[Path, Path], bool]:
+    """A function that says whether two checkpoints hold the same values, bit for bit."""
     import torch
 
-    return torch.load(file, weights_only=False)["model"].state_dict()
+    from musgd_cli.train.checkpoint import load_weights
 
+    def same(one: Path, other: Path) -> bool:
+        ours, theirs = (load_weights(file).state_dict() for file in (one, other))
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
-def same_weights(one: Path, other: Path) -> bool:
-    """Say whether two checkpoints hold the same values, bit for bit."""
-    import torch
-
-    ours, theirs = weights_of(one), weights_of(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    return same
