@@ -7,14 +7,15 @@ each finds its own tensors in the cache. A round's ratio is the median of its pa
 median of the rounds with the lowest and the highest.
 
 With one thread the clock is the thread's CPU time, which other programs hardly touch; with
-several it is wall time. Exits with 4 where a limit is passed. ``--help`` lists the options.
+several it is wall time, which they rule, so that the limits are held to one thread alone. Exits
+with 4 where one is passed. ``--help`` lists the options.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import math
 import platform
 import statistics
 import sys
@@ -174,6 +175,8 @@ def measure(
     for step in (baseline.step, *steps.values()):
         for _ in range(WARMUP):
             step()
+    gc.collect()
+    gc.disable()  # a collection that falls into a step costs as much as thirty
     ratios: dict[str, list[float]] = {name: [] for name in names}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -222,7 +225,8 @@ def main() -> int:
         for threads in options.threads or sorted({1, default_threads})
         for cost in measure(model, names, threads, options.rounds, options.pairs)
     ]
-    passed = [cost for cost in costs if cost.ratio > LIMITS.get(cost.name, math.inf)]
+    limited = [cost for cost in costs if cost.threads == 1 and cost.name in LIMITS]
+    passed = [cost for cost in limited if cost.ratio > LIMITS[cost.name]]
     facts = {
         "tensors": len(model),
         "values": sum(p.numel() for p in model),
@@ -234,9 +238,7 @@ def main() -> int:
         "machine": _cpu_name(),
     }
     if options.json:
-        holds = {
-            f"{c.name}, {c.threads} threads": c not in passed for c in costs if c.name in LIMITS
-        }
+        holds = {cost.name: cost not in passed for cost in limited}
         print(
             json.dumps(
                 {**facts, "limits": LIMITS, "holds": holds, "costs": [asdict(c) for c in costs]}
@@ -247,7 +249,7 @@ def main() -> int:
         for threads in sorted({cost.threads for cost in costs}):
             _print_table([cost for cost in costs if cost.threads == threads])
         for cost in passed:
-            print(f"{cost.name}, {cost.threads} threads: over its limit of {LIMITS[cost.name]:.2f}")
+            print(f"{cost.name}: over its limit of {LIMITS[cost.name]:.2f}")
     return 4 if passed else 0
 
 
@@ -258,7 +260,8 @@ def _print_table(costs: list[Cost]) -> None:
     print(f"{'':26}{'ratio':>6}  {'(lowest-highest)':17}{'ms':>7}  {'state, bytes':>13}  limit")
     for cost in costs:
         spread = f"({cost.ratio_low:.2f}-{cost.ratio_high:.2f})"
-        limit = f"{LIMITS[cost.name]:.2f}" if cost.name in LIMITS else ""
+        held = cost.threads == 1 and cost.name in LIMITS
+        limit = f"{LIMITS[cost.name]:.2f}" if held else ""
         print(
             f"{cost.name:26}{cost.ratio:6.2f}  {spread:17}{cost.step_ms:7.2f}"
             f"  {cost.state_bytes:13,}  {limit}"
