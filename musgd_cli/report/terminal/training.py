@@ -83,9 +83,8 @@ def _share(value: float | None) -> str:
 def _norm(value: float | None) -> str:
     if value is None:
         return "-"
-    if value < 1:
-        return f"{value:.3f}"
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}" if value < 1e5 else f"{value:.0e}"
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}" if value < 1e5 else f"{value:.0e}"
 
 
 def _rate(value: float) -> str:

@@ -115,7 +115,7 @@ def test_lines_stand_under_their_heading_and_fit_eighty_columns(
 def test_a_line_says_what_the_epoch_was():
     line = training.epoch_line(epoch(2), wide=True).split()
     assert line == [
-        *("2/5", "1.750", "2.250", "0.200", "0.200", "31", "75%", "0.850", "0.01"),
+        *("2/5", "1.750", "2.250", "0.200", "0.200", "31.0", "75%", "0.850", "0.01"),
         *("10s", "30s", "800", "MB", "52", "°C"),
     ]
 
@@ -157,7 +157,7 @@ def test_the_view_follows_a_run():
         "step 2/4",
         "ETA",
         "2.000 an image",
-        "norm 25",
+        "norm 25.0",
         "clipped 50%",
         "beta 0.850",
         "48 °C",
