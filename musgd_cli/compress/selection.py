@@ -1,0 +1,142 @@
+"""What is exported, for which targets, and where the artifacts go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musgd_cli import profiles
+from musgd_cli.errors import UsageError
+from musgd_cli.hardware import detect
+from musgd_cli.records import CompressSettings, Plan
+from musgd_cli.runs import ARTIFACT_FILE, RUNS, RunFolder, find_run, newest_finished
+from musgd_cli.settings import settle
+
+_WEIGHTS = frozenset({".pt", ".pth"})
+_MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine", ".torchscript"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights, and what is known of how they were trained."""
+
+    weights: Path
+    place: Path
+    """The folder that artifact folders go into."""
+    plan: Plan | None
+    """Of the run that trained them; ``None`` for bare weights."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to make for one target."""
+
+    target: str
+    imgsz: int
+    settings: CompressSettings
+    data: str | None
+    """Data set whose training images calibrate."""
+    seed: int
+
+
+def find_source(spec: str | None, out: Path | None) -> Source:
+    """Find the weights that ``spec`` names.
+
+    Args:
+        spec: A run (its folder or its name) or a ``.pt``. Default: the run that finished last.
+        out: Where the artifact folders go. Default: into the run; for bare weights into
+            ``runs/<stem>/artifacts``.
+
+    Raises:
+        UsageError: It is neither, the run is unfinished, or bare weights have a run's name.
+    """
+    run = newest_finished() if spec is None else _run_of(Path(spec), spec)
+    if run is not None:
+        weights = run.path / run.result().weights
+        return Source(weights, out or run.artifacts, run.plan())
+    weights = Path(str(spec))
+    home = RunFolder(RUNS / weights.stem)
+    if out is None and home.plan_file.exists():
+        raise UsageError(
+            f"artifacts of {weights} would mix with those of the run {home.path}",
+            f"musgd export {weights} --out DIR",
+        )
+    return Source(weights, out or home.artifacts, None)
+
+
+def _run_of(path: Path, spec: str) -> RunFolder | None:
+    """Return the run that is meant, or ``None`` for bare weights."""
+    suffix = path.suffix.lower()
+    if suffix in _MODELS:
+        raise UsageError(
+            f"{spec} is an exported model; export starts from weights",
+            "musgd export RUN, or give the .pt it was made from",
+        )
+    if suffix in _WEIGHTS and not path.is_dir():
+        # A run's best weights are the run: they should not end up in runs/best.
+        run = RunFolder(path.parent.parent)
+        finished = path.parent == run.weights and run.finished and run.plan_file.is_file()
+        return run if finished and (run.path / run.result().weights) == path else None
+    if (path / ARTIFACT_FILE).is_file():
+        raise UsageError(f"{spec} is an artifact already", "musgd export its run, or its weights")
+    return find_run(spec)
+
+
+def place_orders(
+    source: Source,
+    targets: Iterable[str],
+    flags: Mapping[str, Any],
+    spelling: Mapping[str, str] | None = None,
+) -> list[Order]:
+    """Settle what each target gets.
+
+    A run's own target has the settings that the run was trained with; another one, and bare
+    weights, have those of its profile and of ``musgd.toml``. Options beat both.
+
+    Args:
+        source: What is exported.
+        targets: Profiles of machines that will run the model, by name or path; ``auto`` is this
+            machine. None of them: the run's target; for bare weights the default one.
+        flags: ``section.key`` to a typed value, as `musgd_cli.settings.settle` takes them.
+        spelling: ``section.key`` to the option as it was typed.
+
+    Raises:
+        UsageError: A target, key or value is wrong.
+    """
+    named: list[str | None] = [*dict.fromkeys(targets)] or [None]
+    return [_order(source, target, flags, spelling) for target in named]
+
+
+def _order(
+    source: Source,
+    target: str | None,
+    flags: Mapping[str, Any],
+    spelling: Mapping[str, str] | None,
+) -> Order:
+    plan = source.plan
+    given = {key: value for key, value in flags.items() if value is not None}
+    inherited: dict[str, Any] = {}
+    if plan is not None:
+        kept: tuple[str, ...] = ("train.data", "train.imgsz", "train.seed")
+        if target in (None, plan.target):
+            kept += ("compress.",)
+        inherited = {
+            key: settled.value for key, settled in plan.settings.items() if key.startswith(kept)
+        }
+    host = detect()
+    settled = settle(
+        host=host,
+        target=profiles.match(host).name if target == "auto" else target,
+        flags=inherited | given,
+        spelling=spelling,
+    )
+    name = plan.target if plan is not None and target is None else settled.target
+    return Order(
+        target=name,
+        imgsz=settled.train.imgsz,
+        settings=settled.compress,
+        data=settled.train.data,
+        seed=settled.train.seed,
+    )
