@@ -1,4 +1,4 @@
-"""``musgd export``: weights to models that a board's runtime opens, each tried before it is kept."""
+"""``musgd export``: weights in, models that a board's runtime opens out."""
 
 from __future__ import annotations
 

@@ -57,6 +57,8 @@ def find_source(spec: str | None, out: Path | None) -> Source:
         weights = run.path / run.result().weights
         return Source(weights, out or run.artifacts, run.plan())
     weights = Path(str(spec))
+    if not weights.is_file():
+        raise UsageError(f"weights {weights} do not exist", "check the path; nothing is downloaded")
     home = RunFolder(RUNS / weights.stem)
     if out is None and home.plan_file.exists():
         raise UsageError(

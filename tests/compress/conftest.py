@@ -1,0 +1,116 @@
+"""One real export of a small random network, shared by the tests that look at it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from musgd_cli.compress import export
+from musgd_cli.records import Artifact, ExportReport
+
+_NEEDED = ("torch", "ultralytics", "onnx", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn")
+if any(find_spec(name) is None for name in _NEEDED):
+    collect_ignore_glob = ["test_*.py"]
+
+SIZE = 64
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
+    """Contents and times of everything below a folder."""
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder",
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
+    """A folder with weights.pt (three classes, random) and a data set, squares.yaml."""
+    import cv2
+    import numpy as np
+
+    from musgd_cli.train import checkpoint, sandbox
+
+    sandbox.prepare()
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    folder = tmp_path_factory.mktemp("given")
+    torch.manual_seed(0)
+    model = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    model.names = {0: "disc", 1: "square", 2: "bar: long"}
+    checkpoint.write_weights(folder / "weights.pt", model, {})
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        for number in range(count):
+            image = rng.integers(0, 255, (48, 80, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / "images" / split / f"{number}.png"), image)
+            (folder / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    names = '[disc, square, "bar: long"]'
+    (folder / "squares.yaml").write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+    return folder
+
+
+@dataclass
+class Job:
+    """What one export did."""
+
+    report: ExportReport
+    place: Path
+    before: dict[str, tuple[str, int]]
+    after: dict[str, tuple[str, int]]
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def artifact(self, target: str, runtime: str, precision: str) -> Artifact:
+        """The one artifact of that kind."""
+        (found,) = (
+            a
+            for a in self.report.artifacts
+            if (a.target, a.runtime, a.precision) == (target, runtime, precision)
+        )
+        return found
+
+
+@pytest.fixture(scope="session")
+def run_export(given: Path) -> Callable[..., Job]:
+    """Export the given weights into a folder; keywords are those of `compress.export`."""
+
+    def run(place: Path, **options) -> Job:
+        before = fingerprint(given)
+        notes: list[str] = []
+        warnings: list[str] = []
+        flags = {
+            "train.data": str(given / "squares.yaml"),
+            "train.imgsz": SIZE,
+            "compress.calib": 4,
+            **options.pop("flags", {}),
+        }
+        report = export(
+            str(given / "weights.pt"),
+            out=place,
+            flags=flags,
+            on_note=notes.append,
+            on_warning=warnings.append,
+            **options,
+        )
+        return Job(report, place, before, fingerprint(given), notes, warnings)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def job(run_export: Callable[..., Job], tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """INT8 for every kind of target."""
+    targets = ["x86-cpu", "pi4b", "jetson-nano"]
+    return run_export(tmp_path_factory.mktemp("made"), targets=targets, int8=True)

@@ -1,0 +1,227 @@
+"""What an export leaves: whole folders that say the truth, and run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musgd_cli import compress
+from musgd_cli.compress import openvino as openvino_format
+from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.runs import read_artifact
+from musgd_cli.runtime import open_engine
+from musgd_cli.storage import sha256_of
+
+
+def test_each_target_gets_its_parent_and_its_runtimes(job):
+    made = [(a.target, a.runtime, a.precision) for a in job.report.artifacts]
+    assert made == [
+        ("x86-cpu", "onnxruntime", "fp32"),
+        ("x86-cpu", "openvino", "int8"),
+        ("x86-cpu", "onnxruntime", "int8"),
+        ("pi4b", "onnxruntime", "fp32"),
+        ("pi4b", "ncnn", "fp32"),
+        ("jetson-nano", "onnxruntime", "fp32"),
+    ]
+    skipped = [(s.target, s.runtime) for s in job.report.skipped]
+    assert skipped == [("pi4b", "ncnn"), ("jetson-nano", "tensorrt")]
+    assert all(s.mend for s in job.report.skipped)
+
+
+def test_a_folder_is_named_by_what_was_built_and_holds_its_record(job):
+    folders = sorted(path.name for path in job.place.iterdir())
+    assert folders == sorted(
+        f"{a.target}-{a.runtime}-{a.precision}-{a.imgsz}" for a in job.report.artifacts
+    )
+    for artifact in job.report.artifacts:
+        folder = Path(artifact.path)
+        assert read_artifact(folder) == artifact
+        assert artifact.sha256 == sha256_of(folder / name for name in artifact.files)
+        assert len((folder / "README.md").read_text().splitlines()) <= 16
+
+
+def test_hashes_chain_from_the_weights(job, given):
+    parent = job.artifact("x86-cpu", "onnxruntime", "fp32")
+    assert parent.parent_sha256 == sha256_of([given / "weights.pt"])
+    assert job.artifact("x86-cpu", "openvino", "int8").parent_sha256 == parent.sha256
+    assert job.artifact("x86-cpu", "onnxruntime", "int8").parent_sha256 == parent.sha256
+
+
+def test_the_same_weights_give_the_same_bytes(job, run_export, tmp_path):
+    again = run_export(tmp_path, targets=["x86-cpu"], flags={"compress.runtimes": ("onnxruntime",)})
+    assert again.report.artifacts[0].sha256 == job.artifact("x86-cpu", "onnxruntime", "fp32").sha256
+
+
+def test_the_parent_answers_as_torch_does(job, given):
+    import torch
+
+    from musgd_cli.train.checkpoint import load_weights
+
+    artifact = job.artifact("x86-cpu", "onnxruntime", "fp32")
+    x = np.random.default_rng(1).random((1, 3, 64, 64), dtype=np.float32)
+    model = load_weights(given / "weights.pt").eval()
+    model.end2end = False
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x))[0].numpy()
+    got = open_engine(Path(artifact.path), artifact, 1).infer(x)
+    assert got.shape == (1, 7, 84)
+    np.testing.assert_allclose(got[:, :4], expected[:, :4], atol=64e-4)
+    np.testing.assert_allclose(got[:, 4:], expected[:, 4:], atol=1e-4)
+
+
+def test_every_model_runs_in_its_own_engine(job):
+    x = np.random.default_rng(2).random((1, 3, 64, 64), dtype=np.float32)
+    for artifact in job.report.artifacts:
+        output = open_engine(Path(artifact.path), artifact, 1).infer(x)
+        assert output.shape == (1, 7, 84)
+        assert np.isfinite(output).all()
+
+
+def test_calibration_names_training_images_only(job):
+    record = job.artifact("x86-cpu", "openvino", "int8").calibration
+    assert record.split == "train"
+    assert record.n_images == len(record.images) == 4
+    assert all(image.startswith("images/train/") for image in record.images)
+    assert job.artifact("x86-cpu", "onnxruntime", "fp32").calibration is None
+
+
+def test_inputs_are_left_as_they_were(job):
+    assert job.after == job.before
+
+
+def test_metadata_survives_for_ultralytics(job):
+    import ast
+
+    import onnx
+    import yaml
+
+    parent = Path(job.artifact("x86-cpu", "onnxruntime", "fp32").path)
+    props = {p.key: p.value for p in onnx.load(parent / "model.onnx").metadata_props}
+    assert ast.literal_eval(props["names"]) == {0: "disc", 1: "square", 2: "bar: long"}
+    assert (props["stride"], props["task"]) == ("32", "detect")
+    quantized = Path(job.artifact("x86-cpu", "onnxruntime", "int8").path)
+    kept = {p.key: p.value for p in onnx.load(quantized / "model.onnx").metadata_props}
+    assert kept["names"] == props["names"]
+    for folder in job.place.glob("*-ncnn-*"):
+        assert yaml.safe_load((folder / "metadata.yaml").read_text())["imgsz"] == [64, 64]
+
+
+def test_ultralytics_runs_the_onnx(job):
+    from ultralytics import YOLO
+
+    parent = Path(job.artifact("x86-cpu", "onnxruntime", "fp32").path)
+    model = YOLO(parent / "model.onnx", task="detect")
+    results = model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False)
+    assert results[0].names == {0: "disc", 1: "square", 2: "bar: long"}
+
+
+def test_a_second_export_replaces_and_says_so(job, run_export, tmp_path):
+    options = {"targets": ["x86-cpu"], "flags": {"compress.runtimes": ("onnxruntime",)}}
+    assert run_export(tmp_path, **options).notes == []
+    again = run_export(tmp_path, **options)
+    assert again.notes == [f"replaced {tmp_path / 'x86-cpu-onnxruntime-fp32-64'}"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x86-cpu-onnxruntime-fp32-64"]
+
+
+def test_what_is_no_artifact_is_not_replaced(run_export, tmp_path):
+    folder = tmp_path / "x86-cpu-onnxruntime-fp32-64"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no artifact"):
+        run_export(tmp_path, targets=["x86-cpu"])
+    assert (folder / "thesis.txt").read_text() == "mine"
+
+
+def test_a_build_that_breaks_leaves_nothing_half_made(run_export, tmp_path, monkeypatch):
+    def breaks(material, folder, precision):
+        (folder / "model.xml").write_text("<half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(openvino_format, "build", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run_export(tmp_path, targets=["x86-cpu"], int8=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["x86-cpu-onnxruntime-fp32-64"]
+
+
+def test_a_model_unlike_its_parent_is_refused(run_export, tmp_path, monkeypatch):
+    import onnx
+
+    build = openvino_format.build
+
+    def scrambles(material, folder, precision):
+        model = onnx.load(material.onnx)
+        bias = next(t for t in model.graph.initializer if t.name.endswith("cv2.0.2.bias"))
+        bias.raw_data = np.full(4, 50, np.float32).tobytes()
+        onnx.save(model, folder / "other.onnx")
+        return build(replace(material, onnx=folder / "other.onnx"), folder, precision)
+
+    monkeypatch.setattr(openvino_format, "build", scrambles)
+    with pytest.raises(MusgdError, match="differs from its parent"):
+        run_export(tmp_path, targets=["x86-cpu"])
+    assert not list(tmp_path.glob("*openvino*"))
+
+
+def test_the_head_without_nms(run_export, tmp_path):
+    flags = {"compress.nms_free": True, "compress.runtimes": ("openvino", "ncnn")}
+    made = run_export(tmp_path, targets=["x86-cpu"], flags=flags)
+    parent, _, ncnn = made.report.artifacts
+    assert (parent.nms_free, ncnn.nms_free) == (True, False)
+    x = np.random.default_rng(3).random((1, 3, 64, 64), dtype=np.float32)
+    assert open_engine(Path(parent.path), parent, 1).infer(x).shape[2] == 6
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [("model.onnx", "exported model"), ("absent.pt", "do not exist"), ("absent", "is no run")],
+)
+def test_what_is_not_weights(spec, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=says):
+        compress.export(spec)
+
+
+def test_int8_without_data(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="calibrate"):
+        compress.export(str(given / "weights.pt"), int8=True, targets=["x86-cpu"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_weights(given, tmp_path):
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes((given / "weights.pt").read_bytes()[:5000])
+    with pytest.raises(UsageError, match="cannot be read"):
+        compress.export(str(cut), targets=["x86-cpu"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_place(run_export, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(MusgdError, match="cannot write"):
+        run_export(tmp_path / "out", targets=["x86-cpu"])
+
+
+def test_bare_weights_do_not_mix_with_a_run_of_their_name(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "weights").mkdir(parents=True)
+    (tmp_path / "runs" / "weights" / "plan.json").write_text("{}")
+    with pytest.raises(UsageError, match="would mix") as caught:
+        compress.export(str(given / "weights.pt"))
+    assert "--out" in caught.value.mend
+
+
+def test_a_missing_tool_is_skipped_and_the_others_are_made(run_export, tmp_path, monkeypatch):
+    monkeypatch.setitem(openvino_format.NEEDS, "int8", ("openvino", "no_such_module"))
+    made = run_export(tmp_path, targets=["x86-cpu"], int8=True)
+    assert [(a.runtime, a.precision) for a in made.report.artifacts] == [
+        ("onnxruntime", "fp32"),
+        ("onnxruntime", "int8"),
+    ]
+    (skipped,) = made.report.skipped
+    assert "no_such_module" in skipped.why
+    assert "quantize" in skipped.mend
