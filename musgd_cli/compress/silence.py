@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TextIO
+
+from musgd_cli.runtime.telemetry import block_telemetry
 
 
 @contextlib.contextmanager
@@ -39,13 +40,3 @@ def silence() -> Iterator[None]:
 def _nowhere() -> TextIO:
     # Never closed: log handlers that are made meanwhile hold on to it.
     return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def block_telemetry() -> None:
-    """Make NNCF and OpenVINO send nothing, by hiding the package that would.
-
-    ``openvino_telemetry`` asks nobody: without a consent file it takes a yes for granted, writes
-    ``~/intel`` and connects to Google Analytics. Both libraries fall back to a stub where it cannot
-    be imported, which a ``None`` in ``sys.modules`` sees to.
-    """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
