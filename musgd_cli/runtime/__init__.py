@@ -34,12 +34,14 @@ def engine_class(runtime: str) -> type[Engine]:
         UnsupportedError: We have no such engine, or its wheel is missing or does not load.
     """
     from musgd_cli.errors import UnsupportedError
+    from musgd_cli.runtime.telemetry import block_telemetry
 
     if runtime not in _CLASSES:
         known = ", ".join(_CLASSES)
         raise UnsupportedError(
             f"there is no {runtime} engine", f"export for one of these runtimes: {known}"
         )
+    block_telemetry()
     try:
         module = import_module(f"musgd_cli.runtime.{runtime}")
     except ModuleNotFoundError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -155,3 +157,21 @@ def test_null_answers_in_a_real_models_shape(tmp_path: Path, x: np.ndarray) -> N
     assert not raw.any()
     final = open_engine(tmp_path, tiny.make_null(tmp_path, nms_free=True), threads=1).infer(x)
     assert final.shape == (1, 300, 6)
+
+
+def test_no_engine_reports_to_its_maker(make: Make, tmp_path: Path) -> None:
+    # openvino connects to Google Analytics on import, from a thread of its own.
+    artifact = make(tmp_path)
+    script = f"""
+import sys, time
+sys.addaudithook(lambda event, _: print(event) if event == "socket.getaddrinfo" else None)
+from musgd_cli.runtime import engine_class
+engine_class({artifact.runtime!r})
+time.sleep(1)
+"""
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=home, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    assert not (tmp_path / "intel").exists()
