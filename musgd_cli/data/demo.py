@@ -3,7 +3,7 @@
 It is drawn, not shipped: the same bytes each time (with one version of numpy and OpenCV), without
 network or fonts. Objects, backgrounds and clutter take their colours from one distribution,
 backgrounds are textured, objects are turned and overlap, and three in ten are small (under 32² px),
-so that a detector has to learn shapes: one that goes by colour alone reaches mAP50 .08. It is sized
+so that a detector has to learn shapes: one that goes by colour alone reaches mAP50 .07. It is sized
 so that YOLO26n learns it from scratch in minutes on two CPU cores.
 """
 
@@ -24,8 +24,25 @@ SIZE = 160
 SPLIT_SIZES = {"train": 512, "val": 96, "test": 192}
 """Images a split."""
 
-DEMO_SETTINGS: dict[str, Any] = {"train.imgsz": SIZE}
-"""What ``musgd demo`` trains with; a test of the whole path holds it to mAP50 ≥ 0.5."""
+DEMO_SETTINGS: dict[str, Any] = {
+    "train.imgsz": SIZE,
+    "train.epochs": 9,
+    "train.batch": 8,
+    "train.accumulate": 1,
+    "train.mosaic": 0.0,
+    "train.translate": 0.05,
+    "train.scale": 0.2,
+    "optim.name": "musgd",
+    "optim.lr": 0.03,
+    "optim.lr_final": 0.01,
+    "optim.warmup_epochs": 1.0,
+}
+"""What ``musgd demo`` trains with, on whatever machine.
+
+Measured on one core of an x86 server: 576 steps of .25 s, memory 1.05 GB. mAP50 on ``test``: .905
+(seed 0, Ultralytics' validator) and .868 (seed 1, the fp32 ONNX). SGD with Nesterov in MuSGD's
+place, at the same learning rate: .672 (seed 0).
+"""
 
 _YAML_NAME = "demo.yaml"
 _DRAWING = 1

@@ -132,7 +132,7 @@ class ColourDetector:
         return rows[np.argsort(-rows[:, 4], kind="stable")][:300]
 
 
-@pytest.mark.parametrize("n_colours", [3, 5])
+@pytest.mark.parametrize("n_colours", [5, 10])
 def test_colour_alone_does_not_find_the_objects(yaml_file: Path, n_colours: int) -> None:
     dataset = data.load(yaml_file)
     detector = ColourDetector(dataset)
