@@ -113,7 +113,7 @@ def measure(
         split = data_set.score_split
         images = data_set.images(split)
         left_out = calibration_images([artifact]) | frozenset(exclude)
-        scored = tuple(image for image in images if _name_in(data_set, image) not in left_out)
+        scored = tuple(image for image in images if data_set.name_of(image) not in left_out)
     frames = _spread(scored or images, FRAMES)
     threads = settings.threads or usable_cores()
     task = Task(
@@ -195,12 +195,6 @@ def _check_classes(artifact: Artifact, data_set: DataSet) -> None:
         raise UsageError(
             f"{data_set.path} numbers its classes otherwise than the model {artifact.path}", mend
         )
-
-
-def _name_in(data_set: DataSet, image: Path) -> str:
-    if image.is_relative_to(data_set.root):
-        return image.relative_to(data_set.root).as_posix()
-    return image.as_posix()
 
 
 def _spread(images: tuple[Path, ...], n: int) -> tuple[Path, ...]:

@@ -159,7 +159,7 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
     from musgd_cli.report.terminal import training
     from musgd_cli.runs import create_run, free_name
     from musgd_cli.train import sandbox
-    from musgd_cli.train.events import StopRequest, TrainingInterruptedError
+    from musgd_cli.train.events import Listeners, StopRequest, TrainingInterruptedError
 
     view = training.TrainingView(temperature_c)
     wide = not terminal.watched
@@ -180,16 +180,15 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         run = create_run(plan.train.name or free_name(_stem(plan)))
     try:
         with StopRequest(lambda: terminal.say(STOPPING)) as stop, terminal.live(view):
-            result = begin(
-                run,
+            listeners = Listeners(
                 on_start=on_start,
                 on_step=view.step,
                 on_epoch=on_epoch,
                 on_note=terminal.say,
                 on_warning=terminal.warn,
                 stop=stop,
-                trust=trust,
             )
+            result = begin(run, listeners, trust=trust)
             view.end()
     except TrainingInterruptedError as interrupted:
         terminal.warn(interrupted.what, interrupted.mend)

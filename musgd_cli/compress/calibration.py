@@ -97,11 +97,5 @@ def choose(data_set: DataSet, n: int, seed: int) -> CalibrationSet:
             "and bench leaves these out"
         )
     chosen = sorted(random.Random(seed).sample(candidates, n))  # noqa: S311  # not a secret
-    names = tuple(_name_in(data_set, image) for image in chosen)
+    names = tuple(data_set.name_of(image) for image in chosen)
     return CalibrationSet(tuple(chosen), names, seed, note)
-
-
-def _name_in(data_set: DataSet, image: Path) -> str:
-    if image.is_relative_to(data_set.root):
-        return image.relative_to(data_set.root).as_posix()
-    return image.as_posix()

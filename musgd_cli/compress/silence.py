@@ -22,9 +22,6 @@ def silence() -> Iterator[None]:
     exceptions and pass.
     """
     block_telemetry()
-    # ONNX Runtime's official builds, since 1.29 on Linux too, keep an identifier of the machine in
-    # ~/.cache/Microsoft and upload from C++. Read when it is imported; see its Privacy.md.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     threshold = logging.root.manager.disable
     with (
         contextlib.redirect_stdout(_nowhere()),

@@ -50,6 +50,12 @@ class DataSet:
                 f"{self.path} has no split {split!r}", f"choose one of {', '.join(self.splits)}"
             ) from None
 
+    def name_of(self, image: Path) -> str:
+        """Return how records name ``image``: by its path below `root`, wherever that lies."""
+        if image.is_relative_to(self.root):
+            return image.relative_to(self.root).as_posix()
+        return image.as_posix()
+
     @property
     def score_split(self) -> str:
         """The split that figures are measured on: ``test`` if there is one, else ``val``."""

@@ -165,8 +165,11 @@ def test_no_engine_reports_to_its_maker(make: Make, tmp_path: Path) -> None:
     script = f"""
 import sys, time
 sys.addaudithook(lambda event, _: print(event) if event == "socket.getaddrinfo" else None)
-from musgd_cli.runtime import engine_class
-engine_class({artifact.runtime!r})
+from pathlib import Path
+from musgd_cli.runs import read_artifact
+from musgd_cli.runtime import open_engine
+folder = Path({str(tmp_path)!r})
+open_engine(folder, read_artifact(folder), 1)
 time.sleep(1)
 """
     home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
@@ -175,3 +178,4 @@ time.sleep(1)
     )
     assert done.stdout == ""
     assert not (tmp_path / "intel").exists()
+    assert not list(tmp_path.rglob("Microsoft"))

@@ -19,7 +19,7 @@ from musgd_cli import train
 from musgd_cli.errors import ExitCode, MusgdError, UsageError
 from musgd_cli.records import StepLog
 from musgd_cli.runs import RunFolder, create_run
-from musgd_cli.train.events import StopRequest, TrainingInterruptedError
+from musgd_cli.train.events import Listeners, StopRequest, TrainingInterruptedError
 from musgd_cli.train.state import resume_file
 
 # What has a state of its own: mosaic that closes, an average of norms, moments, Muon's buffers.
@@ -57,7 +57,7 @@ class StopAt:
 
 def stop_in(plan, run: RunFolder, stop: Callable[[], bool]) -> TrainingInterruptedError:
     with pytest.raises(TrainingInterruptedError) as caught:
-        train.train(plan, run, stop=stop)
+        train.train(plan, run, Listeners(stop=stop))
     assert caught.value.exit_code == ExitCode.INTERRUPTED
     assert f"musgd train --resume {run.path}" in caught.value.mend
     return caught.value
@@ -93,12 +93,12 @@ def test_a_run_stopped_in_its_second_epoch_ends_like_one_that_was_not(assert_equ
     run = new_run("stopped")
     on_step, stop = stop_in_epoch(2)
     with pytest.raises(TrainingInterruptedError, match=r"epoch 2 of 3; 1 finished and kept"):
-        train.train(plan, run, on_step=on_step, stop=stop)
+        train.train(plan, run, Listeners(on_step=on_step, stop=stop))
     assert len(run.epochs()) == 1
     assert run.steps()[-1].epoch == 2  # the step was finished and logged
 
     starts: list = []
-    result = train.resume(run, on_start=starts.append)
+    result = train.resume(run, Listeners(on_start=starts.append))
     assert starts[0].first_epoch == 2
     assert result.resumed == 1
     assert_equal(run, uninterrupted)
@@ -112,13 +112,15 @@ from musgd_cli import train
 from musgd_cli.records import Plan
 from musgd_cli.runs import RunFolder
 from musgd_cli.storage import read_record
+from musgd_cli.train.events import Listeners
 
 def on_step(step):
     if step.step == 5:
         print("in epoch", step.epoch, flush=True)
         sys.stdin.read()
 
-train.train(read_record(Path(sys.argv[1]), Plan), RunFolder(Path(sys.argv[2])), on_step=on_step)
+plan, run = read_record(Path(sys.argv[1]), Plan), RunFolder(Path(sys.argv[2]))
+train.train(plan, run, Listeners(on_step=on_step))
 """
 
 
@@ -143,7 +145,7 @@ def test_a_run_stopped_in_its_first_epoch_starts_again(assert_equal, whole, new_
     run = new_run("early")
     assert "none is finished" in stop_in(plan, run, StopAt(2)).what
     notes: list[str] = []
-    result = train.resume(run, on_note=notes.append)
+    result = train.resume(run, Listeners(on_note=notes.append))
     assert "starts from the beginning" in notes[0]
     assert result.resumed == 0
     assert_equal(run, uninterrupted)
@@ -152,7 +154,7 @@ def test_a_run_stopped_in_its_first_epoch_starts_again(assert_equal, whole, new_
 def test_a_run_stopped_before_its_first_step_leaves_nothing(make_plan, new_run):
     run = new_run("none")
     with pytest.raises(TrainingInterruptedError, match="nothing is kept"):
-        train.train(make_plan(), run, stop=lambda: True)
+        train.train(make_plan(), run, Listeners(stop=lambda: True))
     assert not run.path.exists()
 
 
@@ -164,7 +166,7 @@ def test_a_run_stopped_after_its_last_epoch_only_needs_its_result(
     assert not run.finished
     assert resume_file(run).exists()
     steps: list = []
-    train.resume(run, on_step=steps.append)
+    train.resume(run, Listeners(on_step=steps.append))
     assert steps == []
     assert_equal(run, finished)
 
@@ -185,7 +187,7 @@ def test_patience_ends_a_run_and_so_does_it_after_an_interruption(
     assert run.epochs()[-1].eta_s == 0
     on_step, stop = stop_in_epoch(2)
     with pytest.raises(TrainingInterruptedError):
-        train.train(plan, stopped, on_step=on_step, stop=stop)
+        train.train(plan, stopped, Listeners(on_step=on_step, stop=stop))
     train.resume(stopped)
     assert_equal(stopped, run)
 
@@ -207,7 +209,7 @@ def stopped(make_plan, new_run, squares, tmp_path) -> RunFolder:
     on_step, stop = stop_in_epoch(2)
     plan = make_plan(train__data=str(tmp_path / "set" / squares.name))
     with pytest.raises(TrainingInterruptedError):
-        train.train(plan, run, on_step=on_step, stop=stop)
+        train.train(plan, run, Listeners(on_step=on_step, stop=stop))
     return run
 
 
@@ -215,7 +217,7 @@ def test_changed_data_is_told_and_trained_on(stopped, tmp_path):
     label = tmp_path / "set" / "labels" / "train" / "0.txt"
     label.write_text("1 0.5 0.5 0.25 0.25\n")
     warnings: list[str] = []
-    train.resume(stopped, on_warning=warnings.append)
+    train.resume(stopped, Listeners(on_warning=warnings.append))
     assert "data has changed" in warnings[0]
     assert stopped.finished
 
@@ -259,7 +261,7 @@ def test_a_full_disk_leaves_the_last_state_whole(make_plan, new_run):
 
     try:
         with pytest.raises(MusgdError, match="cannot write") as caught:
-            train.train(make_plan(), run, on_epoch=fill_the_disk)
+            train.train(make_plan(), run, Listeners(on_epoch=fill_the_disk))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.exit_code == ExitCode.FAILED

@@ -102,10 +102,12 @@ def test_listeners_hear_of_start_steps_epochs_and_decisions(make_plan, new_run):
     result = train.train(
         make_plan(train__epochs=1),
         new_run("heard"),
-        on_start=heard.append,
-        on_step=heard.append,
-        on_epoch=heard.append,
-        on_note=heard.append,
+        Listeners(
+            on_start=heard.append,
+            on_step=heard.append,
+            on_epoch=heard.append,
+            on_note=heard.append,
+        ),
     )
     assert isinstance(result, TrainResult)
     kinds = [type(one) for one in heard]
@@ -118,7 +120,7 @@ def test_listeners_hear_of_start_steps_epochs_and_decisions(make_plan, new_run):
 def test_fine_tuning_says_which_classes_the_weights_know(make_plan, new_run, finished):
     notes: list[str] = []
     plan = make_plan(train__model=str(finished.weights / "best.pt"), train__epochs=1)
-    tuned = train.train(plan, new_run("tuned"), on_note=notes.append)
+    tuned = train.train(plan, new_run("tuned"), Listeners(on_note=notes.append))
     assert notes == []  # the same classes
     assert tuned.model == plan.train.model
 
@@ -128,7 +130,7 @@ def test_fine_tuning_says_which_classes_the_weights_know(make_plan, new_run, fin
         train.train(
             make_plan(**{"train.model": plan.train.model, "train.data": str(other)}),
             new_run("other"),
-            on_note=notes.append,
+            Listeners(on_note=notes.append),
         )
     finally:
         other.unlink()
