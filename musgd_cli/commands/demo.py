@@ -28,6 +28,7 @@ def demo(
     Draws a small detection set into ./demo-data, then types for you: doctor, plan, train from
     scratch, export --int8, bench. Offline. Each command is shown before it runs.
     """
+    from musgd_cli.commands.planning import settle_from_options
     from musgd_cli.console import Terminal
     from musgd_cli.data import demo as demo_set
     from musgd_cli.errors import CheckFailedError, ExitCode
@@ -37,7 +38,12 @@ def demo(
     run = name or free_name("demo")
     with terminal.status(f"drawing the demo set into {DATA}/"):
         data = demo_set.draw(DATA)
-    settings = [f"--set={key}={value}" for key, value in demo_set.DEMO_SETTINGS.items()]
+    settled = settle_from_options().settings
+    settings = [
+        f"--set={key}={value}"
+        for key, value in demo_set.DEMO_SETTINGS.items()
+        if settled[key].value != value  # what this machine has already is not typed again
+    ]
     steps = [
         ["doctor"],
         ["plan", "--data", str(data), *settings],

@@ -161,7 +161,7 @@ def test_null_answers_in_a_real_models_shape(tmp_path: Path, x: np.ndarray) -> N
 
 def test_no_engine_reports_to_its_maker(make: Make, tmp_path: Path) -> None:
     # openvino connects to Google Analytics on import, from a thread of its own.
-    artifact = make(tmp_path)
+    make(tmp_path)
     script = f"""
 import sys, time
 sys.addaudithook(lambda event, _: print(event) if event == "socket.getaddrinfo" else None)
