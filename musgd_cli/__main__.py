@@ -6,12 +6,12 @@ import errno
 import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from musgd_cli.commands import app
 from musgd_cli.errors import ExitCode, MusgdError, UsageError
+
+if TYPE_CHECKING:
+    import typer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +22,18 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: The command line after ``musgd``. Default: this process's own.
     """
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:  # while the modules below were loaded, which takes a Pi seconds
+        return ExitCode.INTERRUPTED
+
+
+def _run(arguments: list[str] | None) -> int:
+    import typer
+
+    from musgd_cli.commands import app
+
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # On a board whose locale is not UTF-8 an ellipsis must not end the work.
         if isinstance(stream, io.TextIOWrapper):
@@ -46,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
             return ExitCode.DONE
         raise
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.ENAMETOOLONG) and error.filename:
+            what = f"{os.strerror(error.errno)}: {os.fsdecode(error.filename)}"
+            return _fail(UsageError(what, "check the path and its permissions"))
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _give_up_stdout()
@@ -56,6 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
             )
         )
     return int(code or ExitCode.DONE)
+
+
+def _open_closed_streams() -> None:
+    # Of `musgd … >&-` Python makes None, and the next file opened would get the number 1: what
+    # native code prints would go into it. Never closed: they are the process's streams.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _what(error: typer.TyperException) -> str:

@@ -173,6 +173,36 @@ def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None
     assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
 
 
+@pytest.mark.parametrize("verb", ["data check", "bench", "export", "train --resume"])
+def test_a_path_that_cannot_be_looked_up_is_a_usage_error(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb.split(), "a" * 300]) == ExitCode.USAGE
+    assert "error: File name too long: aaa" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_a_closed_stream_is_no_error(descriptor: int) -> None:
+    closed = subprocess.run(
+        ["sh", "-c", f'"$@" {descriptor}>&-', "sh", *MUSGD, "doctor"], capture_output=True
+    )
+    assert (closed.returncode, closed.stderr) == (ExitCode.DONE, b"")
+
+
+def test_ctrl_c_while_modules_load_leaves_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Hand:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'musgd_cli.commands': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Hand())\n"
+        "from musgd_cli.__main__ import main\n"
+        "sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "")
+
+
 @pytest.mark.parametrize("arguments", [["doctor"], ["plan"], ["profiles", "list"]])
 def test_json_is_one_object_on_stdout(arguments: list[str]) -> None:
     done = musgd(*arguments, "--json")
