@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -45,5 +46,5 @@ def check(
         count = "1 error" if len(report.errors) == 1 else f"{len(report.errors)} errors"
         raise CheckFailedError(
             f"{report.path} has {count}",
-            f"mend the files named above, then musgd data check {path}",
+            f"mend the files named above, then musgd data check {shlex.quote(path)}",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -104,16 +105,21 @@ def require_sound(report: DataReport) -> None:
     count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
     raise UsageError(
         f"{report.path} has {count}: {'; '.join(named + rest)}",
-        f"musgd data check {report.path}",
+        f"musgd data check {shlex.quote(report.path)}",
     )
 
 
 def _look_at_all(data: DataSet) -> Mapping[Path, _Look]:
     images = list(dict.fromkeys(image for images in data.splits.values() for image in images))
     # Reading, hashing and decoding release the interpreter's lock.
-    with ThreadPool(min(usable_cores(), len(images))) as pool:
+    pool = ThreadPool(min(usable_cores(), len(images)))
+    try:
         looks = pool.imap(lambda image: _look_at(image, data), images, chunksize=8)
         return dict(zip(images, looks, strict=True))
+    finally:
+        pool.terminate()
+        # After Ctrl-C, a thread still in OpenCV while Python ends would abort the process.
+        pool.join()
 
 
 def _look_at(image: Path, data: DataSet) -> _Look:

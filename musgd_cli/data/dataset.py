@@ -7,6 +7,7 @@ data is opened, and nothing is written there.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ class DataSet:
         for fault in labels.faults:
             if fault.is_error:
                 where = f"{file}:{fault.line}" if fault.line else file
-                raise MusgdError(f"{where}: {fault.what}", f"musgd data check {self.path}")
+                raise MusgdError(
+                    f"{where}: {fault.what}", f"musgd data check {shlex.quote(str(self.path))}"
+                )
         return labels.boxes
 
 
@@ -131,14 +134,14 @@ def load(path: str | Path) -> DataSet:
 
 
 def _find_yaml(path: Path) -> Path:
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         if path.suffix.lower() not in (".yaml", ".yml"):
             raise UsageError(
                 f"{path} is not a data set", "give a .yaml in Ultralytics' format, or its folder"
             )
         return path.absolute()
     if not path.is_dir():
-        raise UsageError(f"data set {path} does not exist", "check the path given by --data")
+        raise UsageError(f"data set {path} does not exist", "check the path")
     found = sorted(
         file for pattern in ("*.yaml", "*.yml") for file in path.glob(pattern) if file.is_file()
     )

@@ -50,6 +50,17 @@ def test_errors_are_listed_and_exit_with_4(cells: Path, capsys: pytest.CaptureFi
     assert "Traceback" not in shown.err
 
 
+def test_a_fault_is_shown_whole_where_columns_are_few(
+    cells: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    (cells.parent / "labels/train/0.txt").write_text("3 .5 .5 .2 .2\n")
+    assert main(["data", "check", str(cells)]) == 4
+    shown = capsys.readouterr().out
+    assert "labels/train/0.txt:1: class 3 is not in 0 to 0" in shown
+    assert "…" not in shown  # a count or a size that is cut is another one
+
+
 def test_json_is_the_whole_report(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(7):
         (cells.parent / f"labels/train/{number}.txt").write_text("3 .5 .5 .2 .2\n")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +114,26 @@ def test_a_fault_of_an_image_in_two_splits_is_told_for_both(make_set: MakeSet) -
     file = make_set(train="images/val")
     (file.parent / "images/val/0.jpg").write_bytes(b"no image")
     assert [fault.split for fault in data.check(file).errors] == ["train", "val"]
+
+
+def test_ctrl_c_waits_for_the_threads_that_decode(tmp_path: Path) -> None:
+    # One that is still in OpenCV while Python ends makes C++ abort the process.
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    image = cv2.imencode(".png", noise)[1].tobytes()
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for number in range(24):
+            (tmp_path / "images" / split / f"{number}.png").write_bytes(image)
+    (tmp_path / "set.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
+    before = set(threading.enumerate())
+    main = threading.main_thread().ident
+    assert main is not None
+    ctrl_c = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        data.check(tmp_path)
+    ctrl_c.join()
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_report_survives_json(make_set: MakeSet) -> None:

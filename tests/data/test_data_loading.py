@@ -151,6 +151,8 @@ def test_missing_places_are_refused(tmp_path: Path, make_set: MakeSet) -> None:
         load(tmp_path / "none.yaml")
     with pytest.raises(UsageError, match="no data set YAML"):
         load(tmp_path)
+    with pytest.raises(UsageError, match="/dev/null is not a data set"):
+        load("/dev/null")
     with pytest.raises(UsageError, match="is not a data set"):
         load(make_set().parent / "images/train/0.jpg")
 

@@ -44,8 +44,8 @@ def splits_table(report: DataReport) -> RenderableType:
     # The last three count boxes by area in pixels.
     columns = ("images", "background", "boxes", "<32²", "<96²", "≥96²")
     for column in columns:
-        table.add_column(column, justify="right")
-    table.add_column("image size")
+        table.add_column(column, justify="right", overflow="fold")
+    table.add_column("image size", overflow="fold")
     for split in report.splits:
         mark = " (scored)" if split.split == report.score_split else ""
         counts = (
@@ -110,6 +110,6 @@ def _kind_lines(severity: str, kind: str, faults: list[DataFault]) -> Iterator[T
     style = "bold red" if severity == "error" else "yellow"
     yield Text(f"{severity}: {kind.replace('-', ' ')} ({len(faults)})", style=style)
     for fault in faults[:FAULTS_SHOWN]:
-        yield Text(f"  {fault.where}: {fault.what}", overflow="fold")
+        yield Text(f"  {fault.where}: {fault.what}")
     if len(faults) > FAULTS_SHOWN:
         yield Text(f"  and {len(faults) - FAULTS_SHOWN} more; --json lists all", style="dim")
