@@ -109,7 +109,7 @@ def measure(
     images: tuple[Path, ...] = ()
     scored: tuple[Path, ...] = ()
     if data_set is not None:
-        _check_classes(artifact, data_set)
+        _check_classes(folder, artifact, data_set)
         split = data_set.score_split
         images = data_set.images(split)
         left_out = calibration_images([artifact]) | frozenset(exclude)
@@ -181,19 +181,19 @@ def measure(
     )
 
 
-def _check_classes(artifact: Artifact, data_set: DataSet) -> None:
+def _check_classes(folder: Path, artifact: Artifact, data_set: DataSet) -> None:
     """Refuse a data set whose class ids mean something else to the model."""
     mend = "give the data set it was trained on with --data"
     if len(artifact.names) != len(data_set.names):
         raise UsageError(
-            f"the model {artifact.path} has {len(artifact.names)} classes, "
+            f"the model {folder} has {len(artifact.names)} classes, "
             f"{data_set.path} has {len(data_set.names)}",
             mend,
         )
     # Renamed classes are the user's affair; the same names in another order are another labelling.
     if artifact.names != data_set.names and sorted(artifact.names) == sorted(data_set.names):
         raise UsageError(
-            f"{data_set.path} numbers its classes otherwise than the model {artifact.path}", mend
+            f"{data_set.path} numbers its classes otherwise than the model {folder}", mend
         )
 
 

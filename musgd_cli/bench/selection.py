@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -36,16 +37,17 @@ def _artifacts_of(spec: str) -> list[Path]:
     if suffix in _WEIGHTS:
         raise UsageError(
             f"{spec} is weights, which only torch runs; bench measures what a board runs",
-            f"export it first: musgd export {spec}",
+            f"export it first: musgd export {shlex.quote(spec)}",
         )
     if path.is_file() or suffix in _BARE_MODELS:
         raise UsageError(
             f"{spec} is no artifact: a folder with a model and its artifact.json",
             "musgd export RUN makes them; give their folder",
         )
-    for place in (path, RUNS / spec):
-        if place.is_dir():
-            return _artifacts_below(place)
+    places = [place for place in (path, RUNS / spec) if place.is_dir()]
+    if places:
+        # A run is named after its data set: a folder of that name here is most likely the data.
+        return _artifacts_below(next(filter(artifact_folders, places), places[-1]))
     known = ", ".join(sorted(folder.name for folder in RUNS.glob("*/") if folder.is_dir()))
     raise UsageError(
         f"{spec} does not exist", f"runs here: {known}" if known else "give an artifact's folder"
@@ -55,7 +57,9 @@ def _artifacts_of(spec: str) -> list[Path]:
 def _artifacts_below(path: Path) -> list[Path]:
     found = artifact_folders(path)
     if not found:
-        raise UsageError(f"there is no artifact in {path}", f"musgd export {path}")
+        raise UsageError(
+            f"there is no artifact in {path}", f"musgd export {shlex.quote(str(path))}"
+        )
     return found
 
 

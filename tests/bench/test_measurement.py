@@ -207,8 +207,9 @@ def test_a_data_set_of_other_classes(
     names: tuple[str, ...], match: str, tmp_path: Path, host: Host, data: Path
 ) -> None:
     tiny.make_null(tmp_path, names=names)
-    with pytest.raises(UsageError, match=match):
+    with pytest.raises(UsageError, match=match) as caught:
         measure(tmp_path, settings=QUICK, host=host, data=str(data))
+    assert f"the model {tmp_path}" in caught.value.what  # where it lies, not where it was made
 
 
 def test_renamed_classes_are_the_users_affair(tmp_path: Path, host: Host, data: Path) -> None:

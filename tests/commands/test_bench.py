@@ -158,6 +158,14 @@ def test_what_is_no_artifact(
     assert mend in printed[1]
 
 
+def test_a_run_is_found_beside_the_data_it_is_named_after(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workshop / "runs/r").rename(workshop / "runs/squares")
+    assert main(["bench", "squares", "--data", "squares", *QUICK]) == 0
+    assert "null" in capsys.readouterr().out
+
+
 def test_without_a_path_the_newest_run_is_meant(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
