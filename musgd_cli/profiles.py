@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,8 @@ def find(name_or_path: str) -> Path:
         path = Path(name_or_path)
         if not path.is_file():
             raise UsageError(
-                f"there is no profile {path}", f"musgd profiles copy {_X86_CPU} {path} makes one"
+                f"there is no profile {path}",
+                f"musgd profiles copy {_X86_CPU} {shlex.quote(str(path))} makes one",
             )
         return path
     if name_or_path not in names():

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class RunFolder:
     def name(self) -> str:
         """The run's name: its folder's."""
         return self.path.resolve().name
+
+    @property
+    def typed(self) -> str:
+        """Its path, quoted as a shell wants it typed."""
+        return shlex.quote(str(self.path))
 
     @property
     def plan_file(self) -> Path:
@@ -97,7 +103,7 @@ class RunFolder:
         if not self.finished:
             raise UsageError(
                 f"the run {self.path} is not finished",
-                f"musgd train --resume {self.path}",
+                f"musgd train --resume {self.typed}",
             )
         return read_record(self.train_file, TrainResult)
 
@@ -121,6 +127,32 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
                 return  # the line that was being written when the process ended
 
 
+def require_free(name: str, root: Path = RUNS) -> None:
+    """Make sure that a new run can have the name ``name``.
+
+    Raises:
+        UsageError: It is no plain folder name, or is taken.
+        MusgdError: No folder can have it.
+    """
+    plain = name.isprintable() and Path(name).name == name and not name.startswith(".")
+    if not name or not plain:
+        raise UsageError(
+            f"{name!r} is no run name", "use a plain folder name, such as --name barn-1"
+        )
+    try:
+        taken = (root / name).exists()
+    except OSError as error:  # the name is too long
+        raise write_failed(root / name, error) from error
+    if taken:
+        raise _taken(root / name)
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(
+        f"the run {path} exists already", "choose another --name, or remove that folder yourself"
+    )
+
+
 def create_run(name: str, root: Path = RUNS) -> RunFolder:
     """Create ``root/name`` for a new run.
 
@@ -128,19 +160,12 @@ def create_run(name: str, root: Path = RUNS) -> RunFolder:
         UsageError: The name is no plain folder name, or is taken.
         MusgdError: The folder cannot be created.
     """
-    plain = name.isprintable() and Path(name).name == name and not name.startswith(".")
-    if not name or not plain:
-        raise UsageError(
-            f"{name!r} is no run name", "use a plain folder name, such as --name barn-1"
-        )
+    require_free(name, root)
     run = RunFolder(root / name)
     try:
         run.path.mkdir(parents=True)
     except FileExistsError as error:
-        raise UsageError(
-            f"the run {run.path} exists already",
-            "choose another --name, or remove that folder yourself",
-        ) from error
+        raise _taken(run.path) from error
     except OSError as error:
         raise write_failed(run.path, error) from error
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +74,6 @@ def check(path: Annotated[Path, typer.Argument(help="A profile's .toml file.")])
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise CheckFailedError(
             f"{count} in {path}:{listed}",
-            f"correct them and run musgd profiles check {path} again",
+            f"correct them and run musgd profiles check {shlex.quote(str(path))} again",
         )
     Terminal().say(f"{path} is sound")

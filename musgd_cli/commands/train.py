@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,7 @@ def train(
             flag = "--set" if given[0] == "assignments" else f"--{given[0]}"
             raise UsageError(
                 f"--resume takes every setting from the run, and {flag} is given too",
-                f"musgd train --resume {resume}",
+                f"musgd train --resume {shlex.quote(resume)}",
             )
         run = find_run(resume)
         plan = run.plan()
@@ -109,7 +110,7 @@ def train(
         terminal.emit(plan)
         return
     _require_able(plan, run)
-    _check_data(plan, terminal)
+    _check_data(plan, run, terminal)
     _train(plan, run, terminal, trust=trust)
 
 
@@ -117,6 +118,7 @@ def _require_able(plan: Plan, run: RunFolder | None) -> None:
     """Refuse what is bound to fail before the data set is read for minutes."""
     from musgd_cli.errors import UnsupportedError, UsageError
     from musgd_cli.hardware import detect
+    from musgd_cli.runs import require_free
     from musgd_cli.train import checkpoint, require_unfinished, sandbox
 
     board = CANNOT_TRAIN.get(detect().board)
@@ -133,22 +135,34 @@ def _require_able(plan: Plan, run: RunFolder | None) -> None:
     sandbox.require_installed()
     if run is not None:
         require_unfinished(run)
-    elif plan.train.model.lower().endswith(".pt"):
+        return
+    if plan.train.name is not None:
+        require_free(plan.train.name)
+    if plan.train.model.lower().endswith(".pt"):
         checkpoint.require_archive(Path(plan.train.model))
 
 
-def _check_data(plan: Plan, terminal: Terminal) -> None:
+def _check_data(plan: Plan, run: RunFolder | None, terminal: Terminal) -> None:
     from musgd_cli import data
+    from musgd_cli.errors import UsageError
 
     assert plan.train.data is not None
     with terminal.status(f"checking {plan.train.data}"):
-        report = data.check(plan.train.data)
+        try:
+            report = data.check(plan.train.data)
+        except UsageError as error:
+            if run is None:
+                raise
+            raise UsageError(
+                f"{run.path} was trained on a data set that is not here: {error.what}",
+                "call it from the folder in which the run began, or put the data set back",
+            ) from error
     data.require_sound(report)
     if report.warnings:
         count = len(report.warnings)
         terminal.warn(
             f"the data set has {'1 fault' if count == 1 else f'{count} faults'} worth a look",
-            f"musgd data check {plan.train.data}",
+            f"musgd data check {shlex.quote(plan.train.data)}",
         )
 
 
@@ -195,7 +209,7 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         raise typer.Exit(interrupted.exit_code) from None
     except KeyboardInterrupt:
         if run.plan_file.exists():
-            terminal.warn("stopped at once", f"musgd train --resume {run.path}")
+            terminal.warn("stopped at once", f"musgd train --resume {run.typed}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _draw_curves(run, terminal)
     terminal.show(training.result_table(result, str(run.path)))

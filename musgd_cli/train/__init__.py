@@ -5,6 +5,7 @@ The doors below import their rooms when called, so that importing this package c
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ def require_unfinished(run: RunFolder) -> None:
         from musgd_cli.errors import UsageError
 
         result = run.result()
+        epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
+        weights = shlex.quote(str(run.path / result.weights))
+        data = shlex.quote(str(run.plan().train.data))
         raise UsageError(
-            f"the run {run.path} is finished: it trained {result.epochs} epochs",
-            f"musgd train --model {run.path / result.weights} starts a new run from its weights",
+            f"the run {run.path} is finished: it trained {epochs}",
+            f"musgd train --data {data} --model {weights} starts a new run from its weights",
         )
 
 

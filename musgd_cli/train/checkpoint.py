@@ -118,17 +118,18 @@ def _unpickle(path: Path, trust: bool) -> Any:
     except pickle.UnpicklingError as error:
         # What the scan cannot see, the unpickler itself refuses.
         raise UsageError(
-            f"{path} is not loaded: {_first_line(error)}",
+            f"{path} is not loaded: {first_line(error)}",
             _TRUST if not trust else "give a .pt that Ultralytics or musgd wrote",
         ) from error
     except Exception as error:  # a damaged pickle can fail anywhere in the unpickler
         raise UsageError(
-            f"{path} cannot be read as weights: {_first_line(error)}",
+            f"{path} cannot be read as weights: {first_line(error)}",
             "give a .pt that Ultralytics or musgd wrote, or fetch it again",
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first sentence of what torch or a parser says; they tend to lecture."""
     text = str(error).strip() or type(error).__name__
     return re.split(r"\.\s|\n", text, maxsplit=1)[0]
 
@@ -223,7 +224,7 @@ def read_model_config(name: str) -> dict[str, Any]:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(
-            f"{file} cannot be read as a model YAML: {_first_line(error)}",
+            f"{file} cannot be read as a model YAML: {first_line(error)}",
             "give a model YAML such as yolo26n.yaml",
         ) from error
     head = config.get("head") if isinstance(config, dict) else None

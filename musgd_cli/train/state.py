@@ -19,7 +19,7 @@ from musgd_cli.data.dataset import DataSet, label_file
 from musgd_cli.errors import UsageError
 from musgd_cli.records import StepLog
 from musgd_cli.runs import RunFolder
-from musgd_cli.train.checkpoint import save
+from musgd_cli.train.checkpoint import first_line, save
 
 VERSION = 1
 
@@ -117,7 +117,7 @@ class ResumeState:
             raise
         except Exception as error:  # a damaged file can fail anywhere in the unpickler
             raise UsageError(
-                f"{path} cannot be read: {error}", "train again under another --name"
+                f"{path} cannot be read: {first_line(error)}", "train again under another --name"
             ) from error
 
 

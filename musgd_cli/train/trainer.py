@@ -400,7 +400,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         kept = f"{done} finished and kept" if done else "none is finished yet"
         return TrainingInterruptedError(
             f"stopped as asked in epoch {min(done + 1, epochs)} of {epochs}; {kept}",
-            f"musgd train --resume {self.run.path}",
+            f"musgd train --resume {self.run.typed}",
         )
 
     def out_of_memory(self) -> MusgdError:
@@ -412,7 +412,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             else "choose a smaller --imgsz"
         )
         mend = (
-            f"close what else uses it, then musgd train --resume {self.run.path}; "
+            f"close what else uses it, then musgd train --resume {self.run.typed}; "
             f"or start anew: {smaller}"
             if self.progress.epoch
             else smaller
@@ -454,7 +454,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
                 raise
             raise MusgdError(
                 error.what,
-                f"make room or mend the folder, then musgd train --resume {self.run.path}",
+                f"make room or mend the folder, then musgd train --resume {self.run.typed}",
             ) from error
 
     def _write_weights(self) -> None:

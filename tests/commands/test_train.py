@@ -251,7 +251,30 @@ def test_a_finished_run_is_not_resumed(capsys):
     assert main(["train", "--epochs", "1", "--name", "one", "--quiet"]) == ExitCode.DONE
     capsys.readouterr()
     assert main(["train", "--resume", "one", "--quiet"]) == ExitCode.USAGE
-    assert "is finished" in words(capsys)["error"]
+    found = words(capsys)
+    assert "is finished: it trained 1 epoch" in found["error"]
+    assert found["mend"].startswith(
+        "musgd train --data squares/squares.yaml --model runs/one/weights/best.pt "
+    )
+
+
+def test_a_resume_from_elsewhere_does_not_ask_for_data_that_it_refuses(place, capsys, monkeypatch):
+    assert main(["train", "--epochs", "1", "--name", "one", "--quiet"]) == ExitCode.DONE
+    capsys.readouterr()
+    (place / "runs/one/train.json").unlink()
+    monkeypatch.chdir(place / "runs")
+    assert main(["train", "--resume", "one", "--quiet"]) == ExitCode.USAGE
+    found = words(capsys)
+    assert "one was trained on a data set that is not here" in found["error"]
+    assert "--data" not in found["mend"]
+
+
+def test_a_name_that_is_taken_is_told_before_the_data_is_read(place, capsys):
+    (place / "runs/one").mkdir(parents=True)
+    assert main(["train", "--name", "one"]) == ExitCode.USAGE
+    found = capsys.readouterr().err
+    assert "error: the run runs/one exists already" in found
+    assert "checking" not in found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -233,8 +233,9 @@ def test_other_classes_are_refused(stopped, tmp_path):
 def test_a_damaged_state_is_told(stopped):
     file = resume_file(stopped)
     file.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(UsageError, match=r"resume\.pt cannot be read"):
+    with pytest.raises(UsageError, match=r"resume\.pt cannot be read") as caught:
         train.resume(stopped)
+    assert "\n" not in caught.value.what
 
 
 def test_a_state_that_runs_code_is_refused(stopped, tmp_path):
@@ -245,9 +246,10 @@ def test_a_state_that_runs_code_is_refused(stopped, tmp_path):
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     torch.save({"version": 1, "progress": Exploit()}, resume_file(stopped))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         train.resume(stopped)
     assert not (tmp_path / "ran").exists()
+    assert "Re-running" not in caught.value.what  # torch tells how to run it after all
 
 
 def test_a_full_disk_leaves_the_last_state_whole(make_plan, new_run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -288,9 +289,12 @@ def result_table(result: TrainResult, folder: str) -> RenderableType:
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     table = Table(
         box=SIMPLE_HEAD,
-        title=f"{result.run}: {epochs}, {result.steps} steps in {duration(result.seconds)}",
+        # As Text: a name may hold brackets.
+        title=Text(
+            f"{result.run}: {epochs}, {result.steps} steps in {duration(result.seconds)}",
+            style="bold",
+        ),
         title_justify="left",
-        title_style="bold",
         show_header=False,
         pad_edge=False,
     )
@@ -308,5 +312,5 @@ def result_table(result: TrainResult, folder: str) -> RenderableType:
         times = "once" if result.resumed == 1 else f"{result.resumed} times"
         table.add_row("resumed", times)
     table.add_row("weights", Text(f"{folder}/{result.weights}"))
-    table.add_row("next", Text(f"musgd export {folder} --int8", style="bold"))
+    table.add_row("next", Text(f"musgd export {shlex.quote(folder)} --int8", style="bold"))
     return table

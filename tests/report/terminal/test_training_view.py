@@ -13,7 +13,7 @@ from musgd_cli.report.terminal import training
 
 def start(**changes: object) -> TrainStart:
     values = {
-        "run": "cells",
+        "run": "cells [1]",
         "optimizer": "musgd",
         "model": "yolo26n.yaml",
         "names": ("a", "b"),
@@ -196,7 +196,7 @@ def test_a_resumed_run_counts_from_where_it_was():
 def test_the_result_says_where_the_weights_are_and_what_comes_next():
     result = TrainResult.model_validate(
         {
-            "run": "cells",
+            "run": "cells [1]",
             "weights": "weights/best.pt",
             "sha256": "0" * 64,
             "optimizer": "musgd",
@@ -224,14 +224,14 @@ def test_the_result_says_where_the_weights_are_and_what_comes_next():
         }
     )
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(training.result_table(result, "runs/cells"))
+    console.print(training.result_table(result, "runs/cells [1]"))
     text = console.export_text()
     for part in (
-        "cells: 5 epochs, 20 steps in 3m07s",
+        "cells [1]: 5 epochs, 20 steps in 3m07s",
         "0.875  on 4 images of val",
         "2 left out as not finite",
         "2 times",
-        "runs/cells/weights/best.pt",
-        "musgd export runs/cells",
+        "runs/cells [1]/weights/best.pt",
+        "musgd export 'runs/cells [1]' --int8",
     ):
         assert part in text, part
