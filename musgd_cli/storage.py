@@ -41,6 +41,19 @@ def write_failed(path: Path, error: OSError) -> MusgdError:
     return MusgdError(f"cannot write {path}: {error.strerror or error}", mend, ExitCode.FAILED)
 
 
+def require_writable(folder: Path) -> None:
+    """Fail before minutes of work, not after them, where ``folder`` cannot be written to or made.
+
+    Raises:
+        MusgdError: It cannot. Nothing is created.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise write_failed(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise write_failed(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def _sync_folder(folder: Path) -> None:
     # Without this a power cut can undo the rename itself.
     descriptor = os.open(folder, os.O_RDONLY)

@@ -17,6 +17,7 @@ from musgd_cli.records import SCHEMA, Host
 from musgd_cli.storage import (
     read_json,
     read_record,
+    require_writable,
     sha256_of,
     whole_file,
     whole_folder,
@@ -231,3 +232,11 @@ def test_the_hash_is_of_the_contents_by_name_order(tmp_path: Path) -> None:
     files = [tmp_path / "b.bin", tmp_path / "a.param"]
     expected = hashlib.sha256(b"first" + b"second" * (1 << 18)).hexdigest()
     assert sha256_of(files) == sha256_of(reversed(files)) == expected
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "not" / "there" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MusgdError, match="cannot write"):
+        require_writable(tmp_path / "file" / "artifacts")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +15,7 @@ from musgd_cli.hardware import detect
 from musgd_cli.hardware.power import best_meter
 from musgd_cli.records import BenchReport, BenchSettings
 from musgd_cli.runs import read_artifact
-from musgd_cli.storage import write_failed, write_record
+from musgd_cli.storage import require_writable, write_record
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def measure_all(
     for folder, path in data_sets.items():
         if path is not None:
             _check_data(path, folder if data is None else None)
-        _check_writable(report_file(folder, 0, datetime.now()).parent)
+        require_writable(report_file(folder, 0, datetime.now()).parent)
     host, meter = detect(), best_meter()
     for folder in folders:
         try:
@@ -93,12 +91,3 @@ def _check_data(path: str, of_run: Path | None) -> None:
             f"{of_run} was trained on a data set that is not here: {error.what}",
             "give the data set with --data",
         ) from error
-
-
-def _check_writable(place: Path) -> None:
-    """Fail before minutes of measuring, not after; and create nothing yet."""
-    there = next(path for path in (place, *place.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise write_failed(place, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise write_failed(place, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))

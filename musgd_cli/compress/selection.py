@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def find_source(spec: str | None, out: Path | None) -> Source:
     if out is None and home.plan_file.exists():
         raise UsageError(
             f"artifacts of {weights} would mix with those of the run {home.path}",
-            f"musgd export {weights} --out DIR",
+            f"musgd export {shlex.quote(str(weights))} --out DIR",
         )
     return Source(weights, out or home.artifacts, None)
 

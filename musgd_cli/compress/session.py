@@ -21,7 +21,7 @@ from musgd_cli.records import (
     SkippedExport,
 )
 from musgd_cli.runtime.telemetry import block_telemetry
-from musgd_cli.storage import sha256_of
+from musgd_cli.storage import require_writable, sha256_of
 from musgd_cli.train.checkpoint import load_weights
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def export(
     """Export; see `musgd_cli.compress.export`."""
     if absent := formats.missing(_PARENT_NEEDS):
         raise UnsupportedError(f"export needs {', '.join(absent)}, not installed here", EXTRA)
+    require_writable(source.place)
     block_telemetry()
     works = [_plan(order, int8=int8) for order in orders]
     calibrating = [_calibration_of(work, on_warning) for work in works]
