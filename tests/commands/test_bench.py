@@ -163,7 +163,7 @@ def test_a_run_is_found_beside_the_data_it_is_named_after(
 ) -> None:
     (workshop / "runs/r").rename(workshop / "runs/squares")
     assert main(["bench", "squares", "--data", "squares", *QUICK]) == 0
-    assert "null" in capsys.readouterr().out
+    assert "kept runs/squares/bench/" in capsys.readouterr().err
 
 
 def test_without_a_path_the_newest_run_is_meant(
