@@ -16,7 +16,7 @@ from hypothesis import settings
 REPOSITORY = Path(__file__).parents[1]
 
 # As musgd itself has it for training; torch's OpenMP reads it once, when it is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 # A busy board is slow, not wrong: no example fails for the time it took.
 settings.register_profile("any-machine", deadline=None)
