@@ -82,9 +82,9 @@ def prepare() -> None:
     os.environ.update(_ENVIRONMENT, YOLO_CONFIG_DIR=str(config))
     os.environ.pop(_UPLOAD_KEY, None)
     # OpenMP's threads spin long while they wait, which stalls a step where other processes want the
-    # same cores. Seconds a step, one run each of 10 to 45 steps on a 2-core EPYC, two threads, YOLO26n
-    # at 160 px, batch 8, idle and beside two busy processes: as it comes .135, and no result within
-    # 45 s; spinning briefly .146 and .64; not at all .250 and .52.
+    # same cores. Seconds a step, one run each of 10 to 45 steps on a 2-core EPYC, two threads,
+    # YOLO26n at 160 px, batch 8, idle and beside two busy processes: as it comes .135, and no
+    # result within 45 s; spinning briefly .146 and .64; not at all .250 and .52.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     threads = os.environ.get("OMP_NUM_THREADS")
