@@ -30,6 +30,8 @@ SCHEMA = "1.0"
 Precision = Literal["fp32", "fp16", "bf16", "int8", "mixed-int8"]
 """What was built. ``int8`` means at least 0.80 of the convolutions' MACs are int8."""
 
+FloatPrecision = Literal["fp32", "fp16", "bf16"]
+
 Kind = Literal["measured", "reported", "estimated"]
 """How a figure came about: by an instrument, by firmware's word, or by a model of ours."""
 
@@ -202,13 +204,17 @@ class CompressSettings(Frozen):
     """``[compress]``: what to export for this board."""
 
     runtimes: tuple[RuntimeName, ...] = Field(min_length=1)
-    precision: Precision
-    """What is built beside the fp32 parent; ``--int8`` asks for ``int8``."""
+    precisions: tuple[FloatPrecision, ...] = Field(min_length=1)
+    """What each runtime that can is built in, beside the fp32 parent; ``--int8`` adds ``int8``."""
+    int8: bool
+    """The board computes int8 faster than float; elsewhere ``--int8`` says that it does not."""
     calib: int = Field(gt=0)
     """Training images that calibrate activations."""
     calib_method: Literal["minmax", "percentile", "entropy"]
     nms_free: bool
     """Export the one-to-one head, which needs no NMS, in place of the one-to-many head."""
+    max_drop: float = Field(gt=0, lt=1)
+    """Most mAP50-95 that an export may lose against its float parent and pass the gate."""
 
 
 class BenchSettings(Frozen):
@@ -540,17 +546,58 @@ class Calibration(Frozen):
 
 
 class Gate(Frozen):
-    """An artifact held against its float parent on images that calibrated nothing."""
+    """A model held against its float parent on images that calibrated nothing."""
 
     verdict: Literal["passed", "failed", "inconclusive"]
+    reasons: tuple[str, ...] = ()
+    """In words, what kept it from passing."""
+    max_drop: float
+    """Most ``map50_95_drop`` that passes."""
     map50_95_drop: float | None
-    """Parent minus artifact."""
+    """Parent minus artifact; ``None`` when the images hold no object."""
     interval: tuple[float, float] | None
     """Bootstrap 90 % interval of the drop, paired over images."""
+    map50_95: float | None
+    map50: float | None
+    recall_small: float | None
+    """See `BenchReport.recall_small`."""
+    parent_map50_95: float | None
+    parent_map50: float | None
+    parent_recall_small: float | None
     match_recall: float | None
+    """Share of the parent's boxes that it finds too: same class, IoU above 0.5, score above 0.25.
+    ``None`` when the parent finds none."""
     match_precision: float | None
+    """Share of its boxes that the parent finds too."""
+    n_boxes: int
+    """Boxes of the parent."""
+    box_px: float | None
+    """Largest difference of a side of matched boxes, pixels of the original image."""
+    score_difference: float | None
+    """Largest difference of the scores of matched boxes."""
+    confidence_shift: float | None
+    """Mean difference of the scores of matched boxes, artifact minus parent."""
     n_images: int
+    data: str
+    split: str
     scored_by: str
+    """The engine that ran it, and its version; another one where its own cannot run here."""
+
+
+class Repair(Frozen):
+    """What ``--auto-mixed`` returned to float so that the gate would pass."""
+
+    nodes: tuple[str, ...]
+    """Of the float parent, those that hurt most first."""
+    builds: int
+    """Models that were built and scored on the way."""
+    drop_before: float | None
+    """mAP50-95 lost before the repair."""
+    int8_macs_share_before: float
+    size_mb_before: float
+    time_ratio: float | None
+    """Time of an inference to that before, medians of alternating runs; ``None``: its engine does
+    not run here."""
 
 
 class Artifact(Record):
@@ -571,6 +618,10 @@ class Artifact(Record):
     """Read back from what was built."""
     int8_macs_share: float | None = None
     """Share of the convolutions' multiply-accumulates done in int8, read from the built model."""
+    int8_layers: tuple[str, ...] = ()
+    """The convolutions in int8, as the built model names them."""
+    float_layers: tuple[str, ...] = ()
+    """The other convolutions."""
     imgsz: int
     names: tuple[str, ...]
     nms_free: bool
@@ -579,6 +630,8 @@ class Artifact(Record):
     size_mb: float
     calibration: Calibration | None = None
     gate: Gate | None = None
+    """``None``: not held against its parent, as no data set was known; or it is the parent."""
+    repair: Repair | None = None
     versions: Mapping[str, str] = Field(default_factory=dict)
     license: str = "AGPL-3.0-or-later"
 

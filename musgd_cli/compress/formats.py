@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from musgd_cli.records import Precision
 
@@ -16,22 +16,16 @@ if TYPE_CHECKING:
     from musgd_cli.compress.parent import Network
     from musgd_cli.compress.precision import Built
 
-BUILT = frozenset({"onnxruntime", "openvino", "ncnn"})
+BUILT = frozenset({"onnxruntime", "openvino", "ncnn", "tensorrt", "litert"})
 """Runtimes that have a module of their name here."""
-
-MENDS = {
-    "tensorrt": "on the board, with the float parent: "
-    "trtexec --onnx=model.onnx --fp16 --saveEngine=model.engine",
-    "litert": "--runtime ncnn, or --runtime onnxruntime",
-    "null": "--runtime onnxruntime; bench has the null engine without an export",
-}
-"""What to do where a runtime's models are not built."""
 
 
 @dataclass(frozen=True)
 class Material:
     """What a model is built from."""
 
+    target: str
+    """Name of the profile it is for."""
     network: Network
     onnx: Path
     """The float parent's file."""
@@ -39,17 +33,31 @@ class Material:
     """What calibrates; there is some whenever int8 is built."""
     method: str
     """``compress.calib_method``."""
+    quantize_all: bool = False
+    """Quantize every operation, the decoding of boxes included, as libraries do by default."""
+    keep_float: frozenset[str] = frozenset()
+    """Nodes of the float parent that stay float, beside those that the format keeps float."""
+    memo: dict[Any, Any] = field(default_factory=dict)
+    """What calibration found, for the next build from the same parent and inputs."""
 
 
 class Format(Protocol):
     """What the module of a runtime offers."""
 
     FILES: tuple[str, ...]
-    """The model's files; the first is the one to open."""
+    """The files that must be there; the first is the one to open. ``build`` may leave more."""
     NEEDS: Mapping[Precision, tuple[str, ...]]
     """The precisions it can build, and the modules that must be installed to build and try one."""
+    EXTRA: str
+    """Extra of ``musgd-cli`` that installs them."""
     NMS_FREE: bool
     """Whether it can hold the head that needs no NMS."""
+    STAND_IN: str | None
+    """A runtime that runs the first of ``FILES`` where its own engine does not run."""
+
+    def lacks(self, precision: Precision) -> tuple[str, str] | None:
+        """Return why this machine cannot build ``precision``, and the mend; ``None`` if it can."""
+        ...
 
     def build(self, material: Material, folder: Path, precision: Precision) -> str | None:
         """Write ``FILES`` into ``folder`` and return how activations were calibrated, if so."""

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 FILES = ("model.ncnn.param", "model.ncnn.bin")
 NEEDS: Mapping[Precision, tuple[str, ...]] = {"fp32": ("pnnx", "ncnn"), "fp16": ("pnnx", "ncnn")}
+EXTRA = "quantize"
 NMS_FREE = False
+STAND_IN = None
 
 TIMEOUT_S = 300.0
 """pnnx takes seconds; past this it hangs."""
@@ -31,6 +33,10 @@ _STORED: Mapping[int, Precision] = {0: "fp32", 0x01306B47: "fp16"}
 _BYTES = {"fp32": 4, "fp16": 2}
 
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
+
+
+def lacks(precision: Precision) -> None:  # noqa: ARG001
+    """Nothing: every machine that has the modules builds every precision."""
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 FILES = ("model.onnx",)
 NEEDS: Mapping[Precision, tuple[str, ...]] = {"int8": ("onnx", "onnxruntime")}
+EXTRA = "quantize"
 NMS_FREE = True
+STAND_IN = None
 
 
 class _Reader:
@@ -33,6 +35,10 @@ class _Reader:
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         x = next(self._inputs, None)
         return None if x is None else {self._name: x}
+
+
+def lacks(precision: Precision) -> None:  # noqa: ARG001
+    """Nothing: every machine that has the modules builds every precision."""
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:

@@ -21,7 +21,9 @@ NEEDS: Mapping[Precision, tuple[str, ...]] = {
     "fp16": ("openvino",),
     "int8": ("openvino", "nncf"),
 }
+EXTRA = "quantize"
 NMS_FREE = True
+STAND_IN = None
 
 METHOD = "nncf-mean-minmax"
 """NNCF's default: the mean over images of each minimum and maximum, whatever is asked."""
@@ -38,6 +40,10 @@ _TRANSPARENT = frozenset(
 )
 # Between a weight as it is stored and the convolution: widened, shifted, scaled.
 _DEQUANTIZING = frozenset({"Convert", "Subtract", "Multiply", "Reshape"})
+
+
+def lacks(precision: Precision) -> None:  # noqa: ARG001
+    """Nothing: every machine that has the modules builds every precision."""
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:

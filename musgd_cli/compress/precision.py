@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from musgd_cli.records import Precision
@@ -17,17 +18,30 @@ class Built:
     precision: Precision
     int8_macs_share: float
     """Share of the convolutions' multiply-accumulates that are int8."""
+    int8_layers: tuple[str, ...] = ()
+    """The convolutions in int8, as the model names them, in its order."""
+    float_layers: tuple[str, ...] = ()
+    """The other convolutions."""
 
 
-def built(int8_macs: float, macs: float, stored: Precision) -> Built:
+def built(
+    int8_macs: float,
+    macs: float,
+    stored: Precision,
+    int8_layers: Iterable[str] = (),
+    float_layers: Iterable[str] = (),
+) -> Built:
     """Name what was built.
 
     Args:
         int8_macs: Multiply-accumulates of the convolutions in int8.
         macs: Of all convolutions.
         stored: What the other convolutions hold their weights in.
+        int8_layers: Names of the convolutions in int8.
+        float_layers: Names of the others.
     """
     share = int8_macs / macs if macs else 0.0
+    name: Precision = "mixed-int8" if share else stored
     if share >= INT8_SHARE:
-        return Built("int8", share)
-    return Built("mixed-int8" if share else stored, share)
+        name = "int8"
+    return Built(name, share, tuple(int8_layers), tuple(float_layers))
