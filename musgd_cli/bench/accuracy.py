@@ -174,3 +174,72 @@ def score(images: Sequence[MatchedImage]) -> Score:
         n_objects=len(targets),
         n_small=n_small,
     )
+
+
+def resampled_map50_95(
+    images: Sequence[MatchedImage], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the mAP50-95 of many choices of images with repetition, as :func:`score` has it.
+
+    Args:
+        images: The matched images.
+        counts: (draws, images): how often each draw takes each image.
+
+    Returns:
+        (draws,); NaN for a draw without any object.
+    """
+    n_draws = len(counts)
+    owners = np.repeat(np.arange(len(images)), [len(image.scores) for image in images])
+    scores = np.concatenate([image.scores for image in images])
+    order = np.argsort(-scores, kind="stable")
+    owners = owners[order]
+    classes = np.concatenate([image.classes for image in images])[order]
+    correct = np.concatenate([image.correct for image in images])[order]
+    targets = np.unique(np.concatenate([image.targets for image in images]))
+    total, n_classes = np.zeros(n_draws), np.zeros(n_draws)
+    for class_id in targets:
+        of_class = np.array([(image.targets == class_id).sum() for image in images])
+        n_objects = counts @ of_class
+        mine = np.flatnonzero(classes == class_id)
+        hits = np.flatnonzero(correct[mine].any(axis=1))
+        mine = mine[: hits[-1] + 1] if len(hits) else mine[:0]  # what follows moves no curve
+        ap = _resampled_ap(correct[mine], counts[:, owners[mine]], n_objects)
+        present = n_objects > 0
+        total[present] += ap[present]
+        n_classes += present
+    with np.errstate(invalid="ignore"):
+        return total / n_classes
+
+
+def _resampled_ap(
+    correct: NDArray[np.bool_], weights: NDArray[np.int64], n_objects: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return a class's mean average precision for each draw.
+
+    Args:
+        correct: (n, thresholds), best score first.
+        weights: (draws, n): how often a draw has each detection.
+        n_objects: (draws,); where there is none the result means nothing.
+    """
+    n_draws, n = weights.shape
+    mean = np.zeros(n_draws)
+    if n == 0:
+        return mean
+    n_objects = np.maximum(n_objects, 1)[:, None]
+    found = np.maximum(weights.cumsum(axis=1), 1)
+    # One monotonous axis for all draws, two apart, so that one call interpolates them all.
+    base = 2.0 * np.arange(n_draws)[:, None]
+    points = (base + _RECALL_POINTS).ravel()
+    x = np.empty((n_draws, n + 3))
+    y = np.zeros((n_draws, n + 3))
+    x[:, 0], x[:, -1] = 0, 1
+    y[:, 0] = 1
+    for column in range(correct.shape[1]):
+        hits = (weights * correct[:, column]).cumsum(axis=1)
+        x[:, 1:-2] = hits / n_objects
+        x[:, -2] = x[:, -3]
+        y[:, 1:-2] = hits / found
+        envelope = np.maximum.accumulate(y[:, ::-1], axis=1)[:, ::-1]
+        curve = np.interp(points, (base + x).ravel(), envelope.ravel()).reshape(n_draws, -1)
+        mean += (curve[:, 1:] + curve[:, :-1]).sum(axis=1) / 2 * _RECALL_POINTS[1]
+    return mean / correct.shape[1]

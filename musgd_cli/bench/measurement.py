@@ -16,8 +16,8 @@ from pathlib import Path
 from musgd_cli import __version__
 from musgd_cli.bench.clock import latency
 from musgd_cli.bench.messages import Event, Failure, Measurement, Phase, Task
+from musgd_cli.bench.selection import require_same_classes
 from musgd_cli.data import load
-from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import thermal, usable_cores
 from musgd_cli.hardware.power import PowerMeter
@@ -109,7 +109,7 @@ def measure(
     images: tuple[Path, ...] = ()
     scored: tuple[Path, ...] = ()
     if data_set is not None:
-        _check_classes(folder, artifact, data_set)
+        require_same_classes(folder, artifact.names, data_set)
         split = data_set.score_split
         images = data_set.images(split)
         left_out = calibration_images([artifact]) | frozenset(exclude)
@@ -179,22 +179,6 @@ def measure(
             **measured.versions,
         },
     )
-
-
-def _check_classes(folder: Path, artifact: Artifact, data_set: DataSet) -> None:
-    """Refuse a data set whose class ids mean something else to the model."""
-    mend = "give the data set it was trained on with --data"
-    if len(artifact.names) != len(data_set.names):
-        raise UsageError(
-            f"the model {folder} has {len(artifact.names)} classes, "
-            f"{data_set.path} has {len(data_set.names)}",
-            mend,
-        )
-    # Renamed classes are the user's affair; the same names in another order are another labelling.
-    if artifact.names != data_set.names and sorted(artifact.names) == sorted(data_set.names):
-        raise UsageError(
-            f"{data_set.path} numbers its classes otherwise than the model {folder}", mend
-        )
 
 
 def _spread(images: tuple[Path, ...], n: int) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import UsageError
 from musgd_cli.runs import RUNS, RunFolder, artifact_folders, newest_finished
 
@@ -76,6 +77,31 @@ def data_of(folder: Path) -> str | None:
         return None
     data: str | None = run.plan().value("train.data")
     return data
+
+
+def require_same_classes(model: object, names: tuple[str, ...], data_set: DataSet) -> None:
+    """Refuse a data set whose class ids mean something else to a model.
+
+    Args:
+        model: What to call it.
+        names: Its classes.
+        data_set: What it is to be scored on.
+
+    Raises:
+        UsageError: They differ in number, or are numbered otherwise.
+    """
+    mend = "give the data set it was trained on with --data"
+    if len(names) != len(data_set.names):
+        raise UsageError(
+            f"the model {model} has {len(names)} classes, "
+            f"{data_set.path} has {len(data_set.names)}",
+            mend,
+        )
+    # Renamed classes are the user's affair; the same names in another order are another labelling.
+    if names != data_set.names and sorted(names) == sorted(data_set.names):
+        raise UsageError(
+            f"{data_set.path} numbers its classes otherwise than the model {model}", mend
+        )
 
 
 def report_file(folder: Path, threads: int, when: datetime) -> Path:

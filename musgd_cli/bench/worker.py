@@ -161,26 +161,13 @@ def _score(
     on_image: Callable[[int], None],
 ) -> ScoreMessage:
     from musgd_cli.bench import accuracy
+    from musgd_cli.bench.scoring import detections
     from musgd_cli.data import load
-    from musgd_cli.data.images import read_image
-    from musgd_cli.runtime.detector import Detector
 
-    detector = Detector(
-        engine,
-        artifact,
-        conf=accuracy.CONF,
-        iou=accuracy.NMS_IOU,
-        max_det=accuracy.MAX_DET,
-        scoring=True,
-    )
-    data_set = load(data)
     matched = []
-    for done, path in enumerate(images, start=1):
-        image = read_image(Path(path))
-        height, width = image.shape[:2]
-        objects = accuracy.corner_boxes(data_set.labels(Path(path)), width, height)
-        matched.append(accuracy.match(detector.detect(image), objects))
-        on_image(done)
+    for found, objects in detections(engine, artifact, load(data), map(Path, images)):
+        matched.append(accuracy.match(found, objects))
+        on_image(len(matched))
     score = accuracy.score(matched)
     return ScoreMessage(
         map50_95=score.map50_95,

@@ -14,6 +14,7 @@ from musgd_cli.bench.accuracy import (
     box_iou,
     corner_boxes,
     match,
+    resampled_map50_95,
     score,
 )
 
@@ -212,3 +213,13 @@ def test_matches_and_ap_are_ultralytics(seed: int) -> None:
     assert ours.map50_95 == pytest.approx(ap.mean(), abs=1e-9)
     assert ours.map50 == pytest.approx(ap[:, 0].mean(), abs=1e-9)
     assert ours.ap50_95 == pytest.approx(dict(zip(classes.tolist(), ap.mean(1), strict=True)))
+
+
+@given(seeds, st.integers(1, 3))
+def test_a_draw_scores_as_its_images_repeated(seed, n_classes):
+    images = [match(*random_image(seed + i, n_classes)) for i in range(5)]
+    counts = np.random.default_rng(seed).multinomial(5, np.full(5, 0.2), size=4)
+    for draw, value in zip(counts, resampled_map50_95(images, counts), strict=True):
+        repeated = [image for image, n in zip(images, draw, strict=True) for _ in range(n)]
+        expected = score(repeated).map50_95
+        assert value == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
