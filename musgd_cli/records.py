@@ -650,6 +650,8 @@ class ExportReport(Record):
 
     artifacts: tuple[Artifact, ...]
     skipped: tuple[SkippedExport, ...] = ()
+    unmade: tuple[str, ...] = ()
+    """Targets of which nothing but the float parent could be made."""
 
 
 # ----------------------------------------------------------------------------------- BenchReport

@@ -208,7 +208,8 @@ def resampled_map50_95(
         total[present] += ap[present]
         n_classes += present
     with np.errstate(invalid="ignore"):
-        return total / n_classes
+        mean: NDArray[np.float64] = total / n_classes
+    return mean
 
 
 def _resampled_ap(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musgd_cli.commands.options import Data, ImgSz, Json, Quiet, Set
+from musgd_cli.commands.options import Data, Json, Quiet, Set
+
+if TYPE_CHECKING:
+    from musgd_cli.records import ExportReport
 
 
 def export(
@@ -19,7 +22,7 @@ def export(
         ),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to int8, calibrated on training images.")
+        bool, typer.Option("--int8", help="Make int8 models too, calibrated on training images.")
     ] = False,
     target: Annotated[
         list[str] | None,
@@ -32,14 +35,56 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="onnxruntime, openvino or ncnn, in place of the target's own; several likewise.",
+            help="onnxruntime, openvino, ncnn, litert or tensorrt, in place of the target's own; "
+            "several likewise.",
         ),
     ] = None,
     data: Data = None,
-    imgsz: ImgSz = None,
+    imgsz: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the square input, multiple of 32; several likewise. Default: the run's.",
+        ),
+    ] = None,
+    nms_free: Annotated[
+        bool | None,
+        typer.Option(
+            "--nms-free/--no-nms-free",
+            help="Export the head that needs no NMS, or the other one. Default: the target's.",
+        ),
+    ] = None,
     calib: Annotated[
         int | None, typer.Option(metavar="N", help="Training images that calibrate int8.")
     ] = None,
+    calib_method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="minmax, percentile or entropy: of activation ranges."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Most mAP50-95 that a model may lose against its float parent."
+        ),
+    ] = None,
+    auto_mixed: Annotated[
+        bool,
+        typer.Option(
+            "--auto-mixed",
+            help="Where int8 does not pass, return the layers that hurt most to float.",
+        ),
+    ] = False,
+    quantize_all: Annotated[
+        bool,
+        typer.Option(
+            "--quantize-all",
+            help="Quantize every operation, as libraries do by default: see what that costs.",
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Make nothing if anything asked for cannot be made here."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the artifacts go. Default: into the run."),
@@ -56,8 +101,10 @@ def export(
 ) -> None:
     """Export for the board that will run it: [bold]musgd export --int8 --target pi4b,x86-cpu[/]
 
-    Always makes the fp32 ONNX, the float parent, then what the target's runtimes want. What cannot
-    be made here is listed with its mend. Bare weights go to runs/NAME/artifacts.
+    Always makes the fp32 ONNX, the float parent, then what the target's runtimes want, and holds
+    each against the parent on images that calibrated nothing. One that fails is kept, marked, and
+    the exit code is 4. What cannot be made here is listed with its mend. Bare weights go to
+    runs/NAME/artifacts.
     """
     from rich.text import Text
 
@@ -66,7 +113,16 @@ def export(
     from musgd_cli.report.terminal.artifacts import LICENSE_NOTE, export_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    flags, spelling = _flags(data, imgsz, calib, _split(runtime), assignments)
+    options: dict[str, tuple[str, Any]] = {
+        "train.data": ("--data", data),
+        "train.imgsz": ("--imgsz", None),
+        "compress.nms_free": ("--nms-free" if nms_free else "--no-nms-free", nms_free),
+        "compress.calib": ("--calib", calib),
+        "compress.calib_method": ("--calib-method", calib_method),
+        "compress.max_drop": ("--max-drop", max_drop),
+        "compress.runtimes": ("--runtime", _split(runtime) or None),
+    }
+    flags, spelling = _flags(options, assignments)
     with terminal.live(Text()) as live:
 
         def show(text: str) -> None:
@@ -78,7 +134,11 @@ def export(
         report = compress.export(
             source,
             targets=_split(target),
+            sizes=_sizes(_split(imgsz)),
             int8=int8,
+            auto_mixed=auto_mixed,
+            quantize_all=quantize_all,
+            strict=strict,
             flags=flags,
             spelling=spelling,
             out=out,
@@ -92,29 +152,50 @@ def export(
     terminal.say(LICENSE_NOTE)
     terminal.show(export_table(report))
     terminal.emit(report)
+    _judge(report, auto_mixed)
+
+
+def _judge(report: ExportReport, auto_mixed: bool) -> None:
+    """End with the exit code that the outcome deserves."""
+    from musgd_cli.errors import CheckFailedError, UnsupportedError
+
+    failed = [a.path for a in report.artifacts if a.gate is not None and a.gate.verdict == "failed"]
+    if failed:
+        count = "1 model fails" if len(failed) == 1 else f"{len(failed)} models fail"
+        raise CheckFailedError(
+            f"{count} the gate: {', '.join(failed)}",
+            "choose another of the models, or a larger --max-drop"
+            if auto_mixed
+            else "musgd export … --auto-mixed repairs it, or choose a larger --max-drop",
+        )
+    if report.unmade:
+        (first, *_) = (row for row in report.skipped if row.target in report.unmade)
+        raise UnsupportedError(
+            f"of {', '.join(report.unmade)} nothing but the float parent can be made here",
+            first.mend,
+        )
 
 
 def _split(values: list[str] | None) -> tuple[str, ...]:
     return tuple(part.strip() for value in values or () for part in value.split(",") if part)
 
 
+def _sizes(values: tuple[str, ...]) -> tuple[int, ...]:
+    from musgd_cli.errors import UsageError
+
+    for value in values:
+        if not value.isdecimal():
+            raise UsageError(f"--imgsz {value} is no number of pixels", "--imgsz 256,320")
+    return tuple(map(int, values))
+
+
 def _flags(
-    data: str | None,
-    imgsz: int | None,
-    calib: int | None,
-    runtimes: tuple[str, ...],
-    assignments: list[str] | None,
+    options: dict[str, tuple[str, Any]], assignments: list[str] | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings that options give, and how each was typed."""
     from musgd_cli.errors import UsageError
     from musgd_cli.settings import parse_assignments
 
-    options: dict[str, tuple[str, Any]] = {
-        "train.data": ("--data", data),
-        "train.imgsz": ("--imgsz", imgsz),
-        "compress.calib": ("--calib", calib),
-        "compress.runtimes": ("--runtime", runtimes or None),
-    }
     given = {key: value for key, (_, value) in options.items() if value is not None}
     assigned = parse_assignments(assignments or ())
     for key in given.keys() & assigned.keys():

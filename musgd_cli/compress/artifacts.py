@@ -1,4 +1,4 @@
-"""One artifact's folder: built under a temporary name, read back, tried, then put in its place."""
+"""One artifact: drafted in a scratch folder, read back, tried, judged, then put in its place."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from musgd_cli.compress import readme
 from musgd_cli.compress.silence import silence
-from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.records import Artifact, Calibration, Precision, RuntimeName
 from musgd_cli.runs import ARTIFACT_FILE
-from musgd_cli.storage import sha256_of, whole_folder, write_record, write_text
+from musgd_cli.storage import sha256_of, whole_folder, write_failed, write_record, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
     from musgd_cli.compress.parent import Network
     from musgd_cli.compress.precision import Built
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.05}
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
 """Most that a float model may differ from its parent: in score, and in box side by imgsz.
 
-Sound fp32 exports differ by 1e-5, sound fp16 ones by .003 in score: these bounds catch a model that
-is broken. What int8 costs is measured by its mAP.
+Sound fp32 exports differ by 1e-5, sound fp16 ones by .003 in score, bf16 ones by .02: these bounds
+catch a model that is broken. What a precision costs is for the gate to say.
 """
 
 
@@ -70,7 +69,7 @@ class Recipe:
     runtime: RuntimeName
     asked: Precision
     files: tuple[str, ...]
-    """What ``build`` writes; the first is the one to open."""
+    """What ``build`` writes; the first is the one to open. What else it leaves is kept too."""
     build: Callable[[Path], Calibration | None]
     """Write the files into a folder; return what calibrated them."""
     read_back: Callable[[Path], Built]
@@ -79,6 +78,8 @@ class Recipe:
     """Of what it is made from."""
     tools: tuple[str, ...]
     """Distributions whose versions are recorded."""
+    stand_in: RuntimeName | None = None
+    """What runs the model where its own engine does not run here."""
 
 
 @dataclass(frozen=True)
@@ -86,75 +87,110 @@ class Trial:
     """What a model is tried on."""
 
     sample: NDArray[np.float32]
-    """A network input."""
+    """A network input, (1, 3, imgsz, imgsz)."""
     expected: NDArray[np.float32] | None = None
-    """The float parent's output for it; ``None`` where there is none to compare with."""
+    """The float parent's output for it; ``None`` for the parent itself."""
 
 
-def make(
-    place: Path,
-    target: str,
-    network: Network,
-    recipe: Recipe,
-    trial: Trial,
-    on_note: Callable[[str], None],
-) -> tuple[Artifact, NDArray[np.float32]]:
-    """Build an artifact, whole or not at all.
+@dataclass(frozen=True)
+class Draft:
+    """A model that was built and works, before it has its place."""
 
-    Its folder is named by the precision that was built, which is known only afterwards.
+    folder: Path
+    artifact: Artifact
+    runnable: Artifact
+    """The record by which the model runs here: its own, or one that names the stand-in."""
+    output: NDArray[np.float32]
+    """For the sample."""
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether another runtime than its own runs it here."""
+        return self.runnable is not self.artifact
+
+
+def draft(
+    folder: Path, place: Path, target: str, network: Network, recipe: Recipe, trial: Trial
+) -> Draft:
+    """Build a model in a scratch folder, read back what was built, and run it once.
 
     Args:
-        place: The folder its folder goes into.
+        folder: The scratch folder; it is made.
+        place: The folder that the artifact's folder will go into.
         target: Name of the profile it is for.
         network: What it is made from.
         recipe: How.
         trial: What it is tried on.
-        on_note: Told where an older artifact was replaced.
-
-    Returns:
-        Its record, and its output for the sample.
 
     Raises:
         UsageError: Something that is no artifact is in its place.
-        MusgdError: It could not be built or written, or does not do what its parent does.
+        MusgdError: It could not be built, or does not do what its parent does.
     """
-    with TemporaryDirectory(prefix="musgd-export-") as scratch:
-        draft = Path(scratch)
+    try:
+        folder.mkdir(parents=True)
         with silence():
-            calibration = recipe.build(draft)
-            found = recipe.read_back(draft)
-        folder = place / folder_name(target, recipe.runtime, found.precision, network.imgsz)
-        is_replaced = require_ours(folder)
-        artifact = Artifact(
-            path=str(folder),
-            files=recipe.files,
-            sha256=sha256_of(draft / name for name in recipe.files),
-            parent_sha256=recipe.parent_sha256,
-            target=target,
-            runtime=recipe.runtime,
-            precision_asked=recipe.asked,
-            precision=found.precision,
-            int8_macs_share=round(found.int8_macs_share, 4),
-            imgsz=network.imgsz,
-            names=network.names,
-            nms_free=network.nms_free,
-            stride=network.stride,
-            size_mb=round(sum((draft / name).stat().st_size for name in recipe.files) / 2**20, 3),
-            calibration=calibration,
-            versions=versions_of(recipe.tools),
-        )
-        with silence():
-            output = _try(draft, artifact, trial)
-        with whole_folder(folder) as temporary:
-            for name in recipe.files:
-                shutil.copyfile(draft / name, temporary / name)
-            if recipe.runtime != "onnxruntime":  # an ONNX carries it inside
-                _write_metadata(temporary, network)
-            write_text(temporary / "README.md", readme.text(artifact))
-            write_record(temporary / ARTIFACT_FILE, artifact)
+            calibration = recipe.build(folder)
+    except OSError as error:
+        raise write_failed(folder, error) from error
+    with silence():
+        found = recipe.read_back(folder)
+    name = folder_name(target, recipe.runtime, found.precision, network.imgsz)
+    require_ours(place / name)
+    others = {path.name for path in folder.iterdir()} - set(recipe.files)
+    files = (*recipe.files, *sorted(others))
+    artifact = Artifact(
+        path=str(place / name),
+        files=files,
+        sha256=sha256_of(folder / file for file in files),
+        parent_sha256=recipe.parent_sha256,
+        target=target,
+        runtime=recipe.runtime,
+        precision_asked=recipe.asked,
+        precision=found.precision,
+        int8_macs_share=round(found.int8_macs_share, 4),
+        int8_layers=found.int8_layers if found.int8_macs_share else (),
+        float_layers=found.float_layers if found.int8_macs_share else (),
+        imgsz=network.imgsz,
+        names=network.names,
+        nms_free=network.nms_free,
+        stride=network.stride,
+        size_mb=round(sum((folder / file).stat().st_size for file in files) / 2**20, 3),
+        calibration=calibration,
+        versions=versions_of(recipe.tools),
+    )
+    runnable = _runnable(artifact, recipe.stand_in)
+    with silence():
+        output = _try(folder, artifact, runnable, trial)
+    return Draft(folder, artifact, runnable, output)
+
+
+def keep(
+    made: Draft, artifact: Artifact, network: Network, on_note: Callable[[str], None]
+) -> Artifact:
+    """Put a draft in its place, whole or not at all.
+
+    Args:
+        made: The draft.
+        artifact: Its record, judged.
+        network: What it was made from.
+        on_note: Told where an older artifact was replaced.
+
+    Raises:
+        UsageError: Something that is no artifact is in its place.
+        MusgdError: It could not be written.
+    """
+    folder = Path(artifact.path)
+    is_replaced = require_ours(folder)
+    with whole_folder(folder) as temporary:
+        for name in artifact.files:
+            shutil.copyfile(made.folder / name, temporary / name)
+        if artifact.runtime != "onnxruntime":  # an ONNX carries it inside
+            _write_metadata(temporary, network)
+        write_text(temporary / "README.md", readme.text(artifact))
+        write_record(temporary / ARTIFACT_FILE, artifact)
     if is_replaced:
         on_note(f"replaced {folder}")
-    return artifact, output
+    return artifact
 
 
 def _write_metadata(folder: Path, network: Network) -> None:
@@ -165,13 +201,25 @@ def _write_metadata(folder: Path, network: Network) -> None:
     write_text(folder / "metadata.yaml", content)
 
 
-def _try(folder: Path, artifact: Artifact, trial: Trial) -> NDArray[np.float32]:
+def _runnable(artifact: Artifact, stand_in: RuntimeName | None) -> Artifact:
+    from musgd_cli.runtime import engine_class
+
+    if stand_in is None:
+        return artifact
+    try:
+        engine_class(artifact.runtime)
+    except UnsupportedError:
+        return artifact.model_copy(update={"runtime": stand_in})
+    return artifact
+
+
+def _try(folder: Path, artifact: Artifact, runnable: Artifact, trial: Trial) -> NDArray[np.float32]:
     """Run a model once, by the engine that will run it, and hold it against its parent."""
     import numpy as np
 
     from musgd_cli.runtime import open_engine
 
-    engine = open_engine(folder, artifact, threads=1)
+    engine = open_engine(folder, runnable, threads=1)
     try:
         output = np.array(engine.infer(trial.sample))
     finally:

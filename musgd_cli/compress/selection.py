@@ -13,6 +13,7 @@ from musgd_cli.errors import UsageError
 from musgd_cli.hardware import detect
 from musgd_cli.records import CompressSettings, Plan
 from musgd_cli.runs import ARTIFACT_FILE, RUNS, RunFolder, find_run, newest_finished
+from musgd_cli.sections import KEYS
 from musgd_cli.settings import settle
 
 _WEIGHTS = frozenset({".pt", ".pth"})
@@ -38,8 +39,12 @@ class Order:
     imgsz: int
     settings: CompressSettings
     data: str | None
-    """Data set whose training images calibrate."""
+    """Data set whose training images calibrate, and whose held-out ones the gate scores."""
+    data_given: bool
+    """It was asked for here, not inherited from a run that may be of another machine."""
     seed: int
+    head_source: str
+    """Where ``settings.nms_free`` comes from."""
 
 
 def find_source(spec: str | None, out: Path | None) -> Source:
@@ -92,8 +97,9 @@ def place_orders(
     targets: Iterable[str],
     flags: Mapping[str, Any],
     spelling: Mapping[str, str] | None = None,
+    sizes: Iterable[int] = (),
 ) -> list[Order]:
-    """Settle what each target gets.
+    """Settle what each target gets, at each size.
 
     A run's own target has the settings that the run was trained with; another one, and bare
     weights, have those of its profile and of ``musgd.toml``. Options beat both.
@@ -104,12 +110,16 @@ def place_orders(
             machine. None of them: the run's target; for bare weights the default one.
         flags: ``section.key`` to a typed value, as `musgd_cli.settings.settle` takes them.
         spelling: ``section.key`` to the option as it was typed.
+        sizes: Sides of the square input, pixels; none of them: the run's, or the profile's.
 
     Raises:
         UsageError: A target, key or value is wrong.
     """
     named: list[str | None] = [*dict.fromkeys(targets)] or [None]
-    return [_order(source, target, flags, spelling) for target in named]
+    flagged = [{**flags, "train.imgsz": size} for size in dict.fromkeys(sizes)] or [dict(flags)]
+    orders = [_order(source, target, given, spelling) for target in named for given in flagged]
+    # Two names can mean one target: auto, and the profile of this machine.
+    return list({(order.target, order.imgsz): order for order in orders}.values())
 
 
 def _order(
@@ -125,8 +135,11 @@ def _order(
         kept: tuple[str, ...] = ("train.data", "train.imgsz", "train.seed")
         if target in (None, plan.target):
             kept += ("compress.",)
+        # An older run's plan may hold a key that is no more, and lack one that is new.
         inherited = {
-            key: settled.value for key, settled in plan.settings.items() if key.startswith(kept)
+            key: settled.value
+            for key, settled in plan.settings.items()
+            if key.startswith(kept) and key in KEYS
         }
     host = detect()
     settled = settle(
@@ -136,10 +149,14 @@ def _order(
         spelling=spelling,
     )
     name = plan.target if plan is not None and target is None else settled.target
+    head = "compress.nms_free"
+    origin = plan if plan is not None and head in inherited.keys() - given.keys() else settled
     return Order(
         target=name,
         imgsz=settled.train.imgsz,
         settings=settled.compress,
         data=settled.train.data,
+        data_given="train.data" in given,
         seed=settled.train.seed,
+        head_source=origin.settings[head].source,
     )

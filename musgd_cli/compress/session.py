@@ -1,16 +1,32 @@
-"""Weights in, artifacts out: the float parent of each target, then what its runtimes want."""
+"""Weights in, artifacts out: the float parent of each target, then what its runtimes want.
+
+Each model is built in a scratch folder, read back, tried, held against its parent, and only then
+put in its place.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from musgd_cli import data
-from musgd_cli.compress import artifacts, calibration, formats, onnx_graph, parent, silence
+from musgd_cli.bench.selection import require_same_classes
+from musgd_cli.compress import (
+    artifacts,
+    calibration,
+    formats,
+    gate,
+    onnx_graph,
+    parent,
+    repair,
+    silence,
+)
 from musgd_cli.errors import UnsupportedError, UsageError
 from musgd_cli.records import (
     Artifact,
@@ -28,14 +44,41 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from musgd_cli.compress.artifacts import Draft
     from musgd_cli.compress.calibration import CalibrationSet
+    from musgd_cli.compress.gate import Scored, Scorer
     from musgd_cli.compress.parent import Network
     from musgd_cli.compress.selection import Order, Source
 
-EXTRA = "pip install 'musgd-cli[quantize]'"
+EXTRA = "quantize"
 
 _PARENT_NEEDS = ("torch", "ultralytics", "onnx", "onnxruntime")
 _PARENT_TOOLS = ("musgd", *_PARENT_NEEDS)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of an export beside its settings."""
+
+    int8: bool = False
+    """Build int8 too."""
+    auto_mixed: bool = False
+    """Return layers to float where int8 does not pass the gate."""
+    quantize_all: bool = False
+    """Quantize what is known to be harmed by it, too."""
+    strict: bool = False
+    """Make nothing unless all that is asked for can be made."""
+    trust: bool = False
+    """Load the weights without restriction."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Whom to tell how it goes."""
+
+    on_progress: Callable[[str], None]
+    on_note: Callable[[str], None]
+    on_warning: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,88 +101,136 @@ class _Work:
     def calibrates(self) -> bool:
         return any(piece.precision == "int8" for piece in self.pieces)
 
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether none of its runtimes gets a model; the parent is one of ONNX Runtime."""
+        return not self.pieces and "onnxruntime" not in self.order.settings.runtimes
+
 
 def export(
-    source: Source,
-    orders: Iterable[Order],
-    *,
-    int8: bool,
-    trust: bool,
-    on_progress: Callable[[str], None],
-    on_note: Callable[[str], None],
-    on_warning: Callable[[str], None],
+    source: Source, orders: Iterable[Order], wishes: Wishes, listeners: Listeners
 ) -> ExportReport:
     """Export; see `musgd_cli.compress.export`."""
     if absent := formats.missing(_PARENT_NEEDS):
-        raise UnsupportedError(f"export needs {', '.join(absent)}, not installed here", EXTRA)
+        raise UnsupportedError(f"export needs {', '.join(absent)}, not installed here", _pip(EXTRA))
     require_writable(source.place)
     block_telemetry()
-    works = [_plan(order, int8=int8) for order in orders]
-    calibrating = [_calibration_of(work, on_warning) for work in works]
-    on_progress(f"loading {source.weights}")
-    weights = _Weights(source, load_weights(source.weights, trust), sha256_of([source.weights]))
-    made: list[Artifact] = []
-    for work, images in zip(works, calibrating, strict=True):
-        with TemporaryDirectory(prefix="musgd-parent-") as scratch:
-            on_progress(f"{work.order.target}: float parent, {work.order.imgsz} px")
-            shop = _Workshop(weights, work.order, images, Path(scratch), on_note)
-            made.append(shop.parent)
-            for piece in work.pieces:
-                on_progress(f"{work.order.target}: {piece.runtime} {piece.precision}")
-                made.append(shop.make(piece))
-    return ExportReport(
-        artifacts=tuple(made), skipped=tuple(row for work in works for row in work.skipped)
+    works = [_plan(order, wishes) for order in orders]
+    skipped = tuple(row for work in works for row in work.skipped)
+    if wishes.strict and skipped:
+        row = skipped[0]
+        raise UnsupportedError(f"{row.target} {row.runtime}: {row.why}", row.mend)
+    images = _Images(listeners.on_warning)
+    calibrating = [images.of(work) for work in works]
+    listeners.on_progress(f"loading {source.weights}")
+    weights = _Weights(
+        source, load_weights(source.weights, wishes.trust), sha256_of([source.weights])
     )
+    made: list[Artifact] = []
+    with TemporaryDirectory(prefix="musgd-export-") as scratch:
+        parents = _Parents(weights, Path(scratch))
+        for work, chosen in zip(works, calibrating, strict=True):
+            shop = _Workshop(parents, work.order, chosen, wishes, listeners)
+            made.append(shop.make_parent())
+            made += [shop.make(piece) for piece in work.pieces]
+    unmade = tuple(work.order.target for work in works if work.is_in_vain)
+    return ExportReport(artifacts=tuple(made), skipped=skipped, unmade=unmade)
+
+
+def _pip(extra: str) -> str:
+    return f"pip install 'musgd-cli[{extra}]'"
 
 
 # ------------------------------------------------------------------------------- what can be made
 
 
-def _plan(order: Order, *, int8: bool) -> _Work:
+def _plan(order: Order, wishes: Wishes) -> _Work:
     pieces: list[_Piece] = []
     skipped: list[SkippedExport] = []
     settings = order.settings
+    wanted: list[Precision] = [*dict.fromkeys(settings.precisions)]
+    if wishes.int8 and settings.int8:
+        wanted.append("int8")
     for runtime in dict.fromkeys(settings.runtimes):
 
         def skip(why: str, mend: str, runtime: str = runtime) -> None:
             skipped.append(SkippedExport(target=order.target, runtime=runtime, why=why, mend=mend))
 
         if runtime not in formats.BUILT:
-            skip(f"musgd does not build {runtime} models", formats.MENDS[runtime])
+            skip(f"nothing is exported for {runtime}", "leave it out; bench needs no export for it")
             continue
-        needs = dict(formats.format_of(runtime).NEEDS)
-        if runtime == "onnxruntime":
-            needs["fp32"] = ()  # the parent
-        asked: Precision = "int8" if int8 else settings.precision
-        if asked not in needs:
-            instead: Precision = settings.precision if settings.precision in needs else "fp32"
-            if instead not in needs:
-                instead = "fp32"
+        if wishes.int8 and not settings.int8:
+            instead = " and ".join(settings.precisions)
             skip(
-                f"musgd does not build {asked} for {runtime}",
-                f"use the {instead} model, which is made in its place",
+                f"{order.target} gains nothing from int8 (compress.int8), so {instead} is made",
+                f"musgd profiles show {order.target} says why; --set compress.int8=true insists",
             )
-            asked = instead
-        if absent := formats.missing(needs[asked]):
-            skip(f"{', '.join(absent)} not installed here", EXTRA)
-        elif (runtime, asked) != ("onnxruntime", "fp32"):
-            pieces.append(_Piece(runtime, asked))
+        form = formats.format_of(runtime)
+        # The parent is the fp32 model of ONNX Runtime.
+        usable = [p for p in wanted if p in form.NEEDS or (runtime, p) == ("onnxruntime", "fp32")]
+        if not usable:
+            skip(
+                f"it is built in {', '.join(form.NEEDS)}, not in {', '.join(wanted)}",
+                f"--set compress.precisions={next(iter(form.NEEDS))}",
+            )
+        for precision in usable:
+            if (runtime, precision) == ("onnxruntime", "fp32"):
+                continue
+            if absent := formats.missing(form.NEEDS[precision]):
+                skip(f"{precision} needs {', '.join(absent)}, not installed here", _pip(form.EXTRA))
+            elif lacking := form.lacks(precision):
+                skip(f"{precision}: {lacking[0]}", lacking[1])
+            else:
+                pieces.append(_Piece(runtime, precision))
     return _Work(order, tuple(pieces), tuple(skipped))
 
 
-def _calibration_of(work: _Work, on_warning: Callable[[str], None]) -> CalibrationSet | None:
-    if not work.calibrates:
-        return None
-    order = work.order
-    if order.data is None:
-        raise UsageError(
-            "int8 needs training images to calibrate on, and no data set is known",
-            "musgd export … --int8 --data YAML",
-        )
-    chosen = calibration.choose(data.load(order.data), order.settings.calib, order.seed)
-    if chosen.note is not None:
-        on_warning(chosen.note)
-    return chosen
+class _Images:
+    """The images of each order: those that calibrate, and a scorer of those that are held out."""
+
+    def __init__(self, on_warning: Callable[[str], None]) -> None:
+        self._on_warning = on_warning
+        self._known: dict[Any, _Chosen] = {}
+
+    def of(self, work: _Work) -> _Chosen:
+        """Choose the images of an order.
+
+        Raises:
+            UsageError: There is no data set and int8 needs one, or it cannot be used.
+        """
+        order = work.order
+        if order.data is None:
+            if work.calibrates:
+                raise UsageError(
+                    "int8 needs training images to calibrate on, and no data set is known",
+                    "musgd export … --int8 --data YAML",
+                )
+            return _Chosen(None, None)
+        n = order.settings.calib if work.calibrates else 0
+        key = (order.data, n, order.seed)
+        if key not in self._known:
+            self._known[key] = self._choose(work, order.data, n)
+        return self._known[key]
+
+    def _choose(self, work: _Work, path: str, n: int) -> _Chosen:
+        try:
+            data_set = data.load(path)
+        except UsageError as error:
+            if work.calibrates or work.order.data_given:
+                raise
+            # The run was copied to a machine that does not have its data.
+            self._on_warning(f"nothing is held against its float parent: {error.what}")
+            return _Chosen(None, None)
+        calibrating = calibration.choose(data_set, n, work.order.seed) if n else None
+        if calibrating is not None and calibrating.note is not None:
+            self._on_warning(calibrating.note)
+        return _Chosen(calibrating, gate.Scorer(data_set, calibrating.names if calibrating else ()))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    calibrating: CalibrationSet | None
+    scorer: Scorer | None
 
 
 # --------------------------------------------------------------------------------------- making it
@@ -152,110 +243,227 @@ class _Weights:
     sha256: str
 
 
-class _Workshop:
-    """What one target's models are made from. It makes the float parent when it opens.
+class _Parent:
+    """The float parent of one size and head: its network, its ONNX, and what that does."""
 
-    Args:
-        weights: What is exported.
-        order: What for.
-        images: What calibrates, if anything does.
-        scratch: A folder for the parent that the rest is built from.
-        on_note: Told what was replaced.
-    """
-
-    def __init__(
-        self,
-        weights: _Weights,
-        order: Order,
-        images: CalibrationSet | None,
-        scratch: Path,
-        on_note: Callable[[str], None],
-    ) -> None:
-        self._weights = weights
-        self._order = order
-        self._images = images
-        self._inputs = images.at(order.imgsz) if images is not None else None
-        self._onnx = scratch / parent.FILE
-        self._on_note = on_note
-        self._sample = _noise(order.imgsz) if self._inputs is None else next(iter(self._inputs))
-        self._network = self._prepare(order.settings.nms_free)
+    def __init__(self, weights: _Weights, imgsz: int, nms_free: bool, scratch: Path) -> None:
+        self.weights_sha256 = weights.sha256
+        self.memos: dict[Any, dict[Any, Any]] = {}
+        self._scored: dict[int, Scored] = {}
+        self._scratch = scratch
+        self._number = count()
         with silence.silence():
-            parent.write(self._network, self._onnx)
-        self.parent, self._expected = self._make(
-            self._network,
+            self.network: Network = parent.prepare(
+                weights.model, imgsz, nms_free=nms_free, source=weights.source.weights
+            )
+            scratch.mkdir()
+            self.onnx = scratch / parent.FILE
+            parent.write(self.network, self.onnx)
+
+    def folder(self) -> Path:
+        """Return the path of a new scratch folder."""
+        return self._scratch / str(next(self._number))
+
+    def draft(self, target: str, place: Path) -> Draft:
+        """Draft the parent itself, as an artifact of ``target``."""
+        return artifacts.draft(
+            self.folder(),
+            place,
+            target,
+            self.network,
             artifacts.Recipe(
                 runtime="onnxruntime",
                 asked="fp32",
                 files=(parent.FILE,),
-                build=self._copy_parent,
+                build=self._copy,
                 read_back=lambda folder: onnx_graph.read_back(folder / parent.FILE),
-                parent_sha256=weights.sha256,
+                parent_sha256=self.weights_sha256,
                 tools=_PARENT_TOOLS,
             ),
-            artifacts.Trial(self._sample),
+            artifacts.Trial(self.sample),
         )
+
+    @cached_property
+    def sample(self) -> NDArray[np.float32]:
+        """A network input of seeded noise."""
+        import numpy as np
+
+        side = self.network.imgsz
+        return np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+
+    @cached_property
+    def own(self) -> Draft:
+        """The parent, drafted for nobody: what the others are held against."""
+        return self.draft("parent", Path())
+
+    def scored(self, scorer: Scorer) -> Scored:
+        """Return what it finds in the images of ``scorer``."""
+        if id(scorer) not in self._scored:
+            self._scored[id(scorer)] = scorer.score(self.own.folder, self.own.artifact)
+        return self._scored[id(scorer)]
+
+    def _copy(self, folder: Path) -> None:
+        shutil.copyfile(self.onnx, folder / parent.FILE)
+
+
+class _Parents:
+    """The parents of one set of weights, each made once."""
+
+    def __init__(self, weights: _Weights, scratch: Path) -> None:
+        self.weights = weights
+        self._scratch = scratch
+        self._made: dict[tuple[int, bool], _Parent] = {}
+
+    def of(self, imgsz: int, nms_free: bool) -> _Parent:
+        """Return the parent of one size and head."""
+        key = (imgsz, nms_free)
+        if key not in self._made:
+            scratch = self._scratch / f"{imgsz}-{nms_free}"
+            self._made[key] = _Parent(self.weights, imgsz, nms_free, scratch)
+        return self._made[key]
+
+
+@dataclass(frozen=True)
+class _Workshop:
+    """Makes the models of one order."""
+
+    parents: _Parents
+    order: Order
+    chosen: _Chosen
+    wishes: Wishes
+    listeners: Listeners
+
+    @property
+    def place(self) -> Path:
+        """The folder that artifact folders go into."""
+        return self.parents.weights.source.place
+
+    def make_parent(self) -> Artifact:
+        """Make the float parent, an artifact of its own."""
+        order = self.order
+        self.listeners.on_progress(f"{order.target}: float parent, {order.imgsz} px")
+        head = "that needs no NMS" if order.settings.nms_free else "that needs NMS"
+        self.listeners.on_note(f"{order.target}: the head {head} ({order.head_source})")
+        made = self.parents.of(order.imgsz, order.settings.nms_free)
+        if self.chosen.scorer is not None:
+            scorer = self.chosen.scorer
+            require_same_classes(
+                self.parents.weights.source.weights, made.network.names, scorer.data_set
+            )
+        draft = made.draft(order.target, self.place)
+        return artifacts.keep(draft, draft.artifact, made.network, self.listeners.on_note)
 
     def make(self, piece: _Piece) -> Artifact:
-        """Build one model from the parent."""
-        form = formats.format_of(piece.runtime)
-        network = self._network
-        expected: NDArray[np.float32] | None = self._expected
-        if network.nms_free and not form.NMS_FREE:
-            # The other head answers in another shape: there is nothing to compare with.
-            network, expected = self._prepare(nms_free=False), None
-        material = formats.Material(
-            network, self._onnx, self._inputs, self._order.settings.calib_method
+        """Build one model, hold it against its parent, repair it where that is asked for."""
+        order, form = self.order, formats.format_of(piece.runtime)
+        nms_free = order.settings.nms_free and form.NMS_FREE
+        if nms_free != order.settings.nms_free:
+            self.listeners.on_note(
+                f"{piece.runtime} cannot hold the head that is free of NMS: "
+                f"its models have the other one"
+            )
+        made = self.parents.of(order.imgsz, nms_free)
+        builder = _Builder(self, made, piece)
+        self._tell(piece, "")
+        draft = builder.draft(frozenset())
+        judged = builder.judge(draft)
+        if (
+            self.wishes.auto_mixed
+            and piece.precision == "int8"
+            and judged.gate is not None
+            and judged.gate.verdict != "passed"
+        ):
+            draft, judged = repair.repair(
+                builder, draft, judged, on_progress=lambda what: self._tell(piece, f", {what}")
+            )
+        return artifacts.keep(draft, judged, made.network, self.listeners.on_note)
+
+    def _tell(self, piece: _Piece, what: str) -> None:
+        order = self.order
+        self.listeners.on_progress(
+            f"{order.target}: {piece.runtime} {piece.precision}, {order.imgsz} px{what}"
         )
 
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds one model again and again, with more and more of it in float."""
+
+    shop: _Workshop
+    parent: _Parent
+    piece: _Piece
+
+    @cached_property
+    def material(self) -> formats.Material:
+        """What it is built from, nothing of it kept float."""
+        order, images = self.shop.order, self.shop.chosen.calibrating
+        memo = self.parent.memos.setdefault(images.names if images else None, {})
+        return formats.Material(
+            target=order.target,
+            network=self.parent.network,
+            onnx=self.parent.onnx,
+            inputs=None if images is None else images.at(order.imgsz),
+            method=order.settings.calib_method,
+            quantize_all=self.shop.wishes.quantize_all,
+            memo=memo,
+        )
+
+    def scratch(self) -> Path:
+        """Return the path of a new scratch folder."""
+        return self.parent.folder()
+
+    def draft(self, keep_float: frozenset[str]) -> Draft:
+        """Build the model with these nodes of the parent in float.
+
+        Raises:
+            MusgdError: It could not be built, or does not work.
+        """
+        form = formats.format_of(self.piece.runtime)
+        material = replace(self.material, keep_float=keep_float)
+
         def build(folder: Path) -> Calibration | None:
-            method = form.build(material, folder, piece.precision)
+            method = form.build(material, folder, self.piece.precision)
             return None if method is None else self._calibration(method)
 
-        artifact, _ = self._make(
-            network,
+        return artifacts.draft(
+            self.scratch(),
+            self.shop.place,
+            self.shop.order.target,
+            self.parent.network,
             artifacts.Recipe(
-                runtime=piece.runtime,
-                asked=piece.precision,
+                runtime=self.piece.runtime,
+                asked=self.piece.precision,
                 files=form.FILES,
                 build=build,
                 read_back=form.read_back,
-                parent_sha256=self.parent.sha256,
-                tools=("musgd", *form.NEEDS[piece.precision]),
+                parent_sha256=self.parent.own.artifact.sha256,
+                tools=("musgd", *form.NEEDS[self.piece.precision]),
+                stand_in=form.STAND_IN,
             ),
-            artifacts.Trial(self._sample, expected),
+            artifacts.Trial(self.parent.sample, self.parent.own.output),
         )
-        return artifact
 
-    def _make(
-        self, network: Network, recipe: artifacts.Recipe, trial: artifacts.Trial
-    ) -> tuple[Artifact, NDArray[np.float32]]:
-        place = self._weights.source.place
-        return artifacts.make(place, self._order.target, network, recipe, trial, self._on_note)
-
-    def _prepare(self, nms_free: bool) -> Network:
-        with silence.silence():
-            return parent.prepare(
-                self._weights.model,
-                self._order.imgsz,
-                nms_free=nms_free,
-                source=self._weights.source.weights,
-            )
-
-    def _copy_parent(self, folder: Path) -> None:
-        shutil.copyfile(self._onnx, folder / parent.FILE)
+    def judge(self, draft: Draft) -> Artifact:
+        """Return the draft's record with its gate, if there are images to score."""
+        scorer = self.shop.chosen.scorer
+        if scorer is None:
+            return draft.artifact
+        found = scorer.score(draft.folder, draft.runnable, stand_in=draft.has_stand_in)
+        verdict = scorer.compare(
+            self.parent.scored(scorer),
+            found,
+            self.shop.order.settings.max_drop,
+            gate.LEAST_MATCHED[draft.artifact.precision],
+        )
+        return draft.artifact.model_copy(update={"gate": verdict})
 
     def _calibration(self, method: str) -> Calibration:
-        assert self._images is not None
+        images = self.shop.chosen.calibrating
+        assert images is not None
         return Calibration(
             method=method,
-            n_images=len(self._images.images),
-            seed=self._images.seed,
+            n_images=len(images.images),
+            seed=images.seed,
             split=calibration.SPLIT,
-            images=self._images.names,
+            images=images.names,
         )
-
-
-def _noise(imgsz: int) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.random.default_rng(0).random((1, 3, imgsz, imgsz), dtype=np.float32)

@@ -1,0 +1,146 @@
+"""``--auto-mixed``: return to float the layers that int8 harms most, until the gate passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from musgd_cli.compress import formats
+from musgd_cli.compress.silence import silence
+from musgd_cli.records import Artifact, Repair
+from musgd_cli.runtime import open_engine
+
+if TYPE_CHECKING:
+    from musgd_cli.compress.artifacts import Draft
+    from musgd_cli.compress.sensitivity import Sensitivity
+
+BUILDS = 6
+"""Models built at most: the worst group in float, then the worst 2, 4, 8, 16 and 32."""
+
+IMAGES = 4
+"""Calibration images that the sensitivity is measured on."""
+
+TIMED = 30
+"""Inferences that the cost of the repair is measured by, of each model."""
+
+
+class Builder(Protocol):
+    """Builds and judges one model; `musgd_cli.compress.session` has it."""
+
+    @property
+    def material(self) -> formats.Material:
+        """What it is built from, nothing of it kept float."""
+        ...
+
+    def scratch(self) -> Path:
+        """Return the path of a new scratch folder."""
+        ...
+
+    def draft(self, keep_float: frozenset[str]) -> Draft:
+        """Build the model with these nodes of the parent in float."""
+        ...
+
+    def judge(self, draft: Draft) -> Artifact:
+        """Return the draft's record with its gate."""
+        ...
+
+
+def repair(
+    builder: Builder, first: Draft, judged: Artifact, *, on_progress: Callable[[str], None]
+) -> tuple[Draft, Artifact]:
+    """Rebuild a model that did not pass, with more and more of its worst layers in float.
+
+    Which layers are the worst is measured in ONNX Runtime, by one int8 group at a time in the float
+    parent; the order holds for every runtime, as they quantize the same arithmetic.
+
+    Args:
+        builder: Builds it.
+        first: The model that did not pass.
+        judged: Its record.
+        on_progress: Told what is being done.
+
+    Returns:
+        The first model that passed, or else the one that lost least, and its record; `Repair` says
+        what was returned and what it cost.
+    """
+    on_progress("measuring which layers int8 harms")
+    groups = _worst_first(builder, on_progress)
+    best, record, builds, kept = first, judged, 0, ()
+    for size in (2**power for power in range(BUILDS)):
+        nodes = tuple(node for group in groups[:size] for node in group.nodes)
+        if set(nodes) == set(kept) and builds:
+            break  # there are no more groups
+        on_progress(f"repair {builds + 1} of {BUILDS}: {len(nodes)} operations in float")
+        draft = builder.draft(frozenset(nodes))
+        found = builder.judge(draft)
+        builds += 1
+        if _better(found, record):
+            best, record, kept = draft, found, nodes
+        if found.gate is not None and found.gate.verdict == "passed":
+            break
+    outcome = Repair(
+        nodes=kept,
+        builds=builds,
+        drop_before=judged.gate.map50_95_drop if judged.gate else None,
+        int8_macs_share_before=judged.int8_macs_share or 0.0,
+        size_mb_before=judged.size_mb,
+        time_ratio=_time_ratio(best, first),
+    )
+    return best, record.model_copy(update={"repair": outcome})
+
+
+def _worst_first(
+    builder: Builder, on_progress: Callable[[str], None]
+) -> list[Sensitivity]:
+    from musgd_cli.compress import sensitivity
+
+    material = builder.material
+    assert material.inputs is not None
+    folder = builder.scratch()
+    folder.mkdir()
+    quantizer = formats.format_of("onnxruntime")
+    with silence():
+        quantizer.build(replace(material, keep_float=frozenset()), folder, "int8")
+    return sensitivity.rank(
+        material.onnx,
+        folder / quantizer.FILES[0],
+        list(islice(material.inputs, IMAGES)),
+        on_progress=on_progress,
+    )
+
+
+def _better(found: Artifact, record: Artifact) -> bool:
+    assert found.gate is not None
+    assert record.gate is not None
+    order = ("passed", "inconclusive", "failed")
+    ours, theirs = (order.index(a.gate.verdict) for a in (found, record) if a.gate is not None)
+    if ours != theirs:
+        return ours < theirs
+    return (found.gate.map50_95_drop or 0.0) < (record.gate.map50_95_drop or 0.0)
+
+
+def _time_ratio(repaired: Draft, before: Draft) -> float | None:
+    """Return how much longer an inference takes, by alternating runs on one thread."""
+    if repaired.has_stand_in or repaired is before:
+        return None
+    import numpy as np
+
+    engines = [open_engine(draft.folder, draft.runnable, threads=1) for draft in (repaired, before)]
+    side = repaired.artifact.imgsz
+    x = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+    times: tuple[list[float], list[float]] = ([], [])
+    try:
+        for _ in range(TIMED):
+            for engine, taken in zip(engines, times, strict=True):
+                begin = perf_counter()
+                engine.infer(x)
+                taken.append(perf_counter() - begin)
+    finally:
+        for engine in engines:
+            engine.close()
+    return median(times[0]) / median(times[1])
