@@ -36,12 +36,18 @@ def export_table(report: ExportReport) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     table.add_column("model", no_wrap=True)
-    for heading in ("int8\nMACs", "MB", "mAP\n50-95", "drop", "90 %\ninterval"):
+    for heading in (
+        "int8\nMACs",
+        "MB",
+        "mAP\n50-95",
+        "drop",
+        "90 % of\nthe drop",
+        "boxes",
+        "small",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("boxes\nkept/own", justify="right", no_wrap=True)
-    table.add_column("small\nrecall", justify="right", no_wrap=True)
     table.add_column("gate", no_wrap=True)
     for (target, imgsz), artifacts in groupby(report.artifacts, lambda a: (a.target, a.imgsz)):
         mine = list(artifacts)
@@ -66,7 +72,7 @@ def _row(artifact: Artifact, target: list[Artifact]) -> list[RenderableType]:
     from rich.text import Text
 
     gate = artifact.gate
-    name = f"  {artifact.runtime} {artifact.precision}"
+    name = f"{artifact.runtime} {artifact.precision}"
     # A repaired or a refused precision should not be overlooked.
     style = "" if artifact.precision == artifact.precision_asked else "yellow"
     row: list[RenderableType] = [
@@ -102,7 +108,7 @@ def interval(gate: Gate) -> str:
     """Write the interval of the drop."""
     if gate.interval is None:
         return "-"
-    return " to ".join(figure(end) for end in gate.interval)
+    return "/".join(figure(end) for end in gate.interval)
 
 
 def _legend(report: ExportReport) -> Iterator[str]:
@@ -113,8 +119,9 @@ def _legend(report: ExportReport) -> Iterator[str]:
         yield f"held against the float parent on {n} images of {data}, {split}: none calibrated"
     limits = " or ".join(dict.fromkeys(f"{gate.max_drop:g}" for gate in gates))
     yield (
-        f"passed: at most {limits} of mAP50-95 lost. boxes: share of the parent's that are kept, "
-        "of its own that the parent has (score > .25, IoU > .5). small: objects under 32² px"
+        f"passed: at most {limits} of mAP50-95 lost, interval by bootstrap over the images. "
+        "boxes: share of the parent's that it keeps / of its own that the parent has "
+        "(score > .25, IoU > .5). small: recall of objects under 32² px"
     )
 
 
