@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: The command line after ``musgd``. Default: this process's own.
     """
+    # As Ctrl-C does, so that temporary folders are cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(arguments)
     except KeyboardInterrupt:  # while the modules below were loaded, which takes a Pi seconds

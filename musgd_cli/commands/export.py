@@ -110,6 +110,7 @@ def export(
 
     from musgd_cli import compress
     from musgd_cli.console import Terminal
+    from musgd_cli.errors import ExitCode
     from musgd_cli.report.terminal.artifacts import LICENSE_NOTE, export_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
@@ -131,22 +132,29 @@ def export(
             else:
                 live.update(Text(text, style="dim"))
 
-        report = compress.export(
-            source,
-            targets=_split(target),
-            sizes=_sizes(_split(imgsz)),
-            int8=int8,
-            auto_mixed=auto_mixed,
-            quantize_all=quantize_all,
-            strict=strict,
-            flags=flags,
-            spelling=spelling,
-            out=out,
-            trust=trust,
-            on_progress=show,
-            on_note=terminal.say,
-            on_warning=terminal.warn,
-        )
+        try:
+            report = compress.export(
+                source,
+                targets=_split(target),
+                sizes=_sizes(_split(imgsz)),
+                int8=int8,
+                auto_mixed=auto_mixed,
+                quantize_all=quantize_all,
+                strict=strict,
+                flags=flags,
+                spelling=spelling,
+                out=out,
+                trust=trust,
+                on_progress=show,
+                on_note=terminal.say,
+                on_warning=terminal.warn,
+            )
+        except KeyboardInterrupt:
+            terminal.warn(
+                "interrupted: the models that were finished are kept, and no half one",
+                "the same command makes them all again",
+            )
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         if live is not None:
             live.update(Text())
     terminal.say(LICENSE_NOTE)
