@@ -545,10 +545,13 @@ class Calibration(Frozen):
     """File names, relative to the data set's folder."""
 
 
+Verdict = Literal["passed", "failed", "inconclusive"]
+
+
 class Gate(Frozen):
     """A model held against its float parent on images that calibrated nothing."""
 
-    verdict: Literal["passed", "failed", "inconclusive"]
+    verdict: Verdict
     reasons: tuple[str, ...] = ()
     """In words, what kept it from passing."""
     max_drop: float
@@ -753,6 +756,8 @@ class BenchReport(Record):
     """What decides speed and precision, read back from the runtime."""
     parent_sha256: str | None = None
     """Of the artifact's float parent."""
+    gate: Verdict | None = None
+    """What was found when it was exported; ``None``: it was not held against its parent."""
     versions: Mapping[str, str] = Field(default_factory=dict)
 
 

@@ -134,6 +134,7 @@ def measure(
         artifact_sha256=artifact.sha256,
         parent_sha256=artifact.parent_sha256,
         target=artifact.target,
+        gate=artifact.gate.verdict if artifact.gate else None,
         runtime=artifact.runtime,
         runtime_version=measured.runtime_version,
         precision=artifact.precision,

@@ -15,7 +15,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from musgd_cli.bench.selection import require_same_classes
 from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import UsageError
 from musgd_cli.hardware import usable_cores
-from musgd_cli.records import Artifact, Gate, Precision
+from musgd_cli.records import Artifact, Gate, Precision, Verdict
 from musgd_cli.runtime import open_engine
 
 MOST_IMAGES = 500
@@ -50,7 +49,6 @@ LEAST_MATCHED: Mapping[Precision, float] = {
 """Least share of boxes, either way. Measured, 16 images: fp32 and fp16 1, bf16 .973, five sound
 int8 models .885 to .977, a broken one .176."""
 
-Verdict = Literal["passed", "failed", "inconclusive"]
 _WORST_FIRST: tuple[Verdict, ...] = ("failed", "inconclusive", "passed")
 
 

@@ -20,7 +20,14 @@ _ENDLESS = 10_000
 EMULATED = "emulated"
 """Stands where a speed would: an emulator's says nothing of the board it plays."""
 
-_NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "null": "no model"}
+_NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "ncnn": "ncnn",
+    "litert": "LiteRT",
+    "tensorrt": "TensorRT",
+    "null": "no model",
+}
 
 
 def bench_table(reports: Sequence[BenchReport]) -> RenderableType:
@@ -279,6 +286,8 @@ def _warnings(reports: Sequence[BenchReport]) -> Iterator[str]:
         yield "emulated machine: no speed is shown, for it would not be the board's"
     for report in reports:
         name = PurePath(report.artifact).name
+        if report.gate == "failed":
+            yield f"{name}: failed the gate against its float parent when it was exported"
         if not report.steady:
             yield f"{name}: latency had not settled after {report.warmup_s or 0:.1f} s of warm-up"
         if report.throttled:

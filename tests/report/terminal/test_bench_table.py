@@ -164,3 +164,9 @@ def test_figures_that_do_not_exist_are_no_zeros() -> None:
     assert "one image of noise" in text
     text = printed(report(**nothing, n_excluded=72))
     assert "every image of bccd.yaml, test calibrated a model" in text
+
+
+@pytest.mark.parametrize(("verdict", "is_said"), [("failed", True), ("passed", False)])
+def test_a_model_that_failed_its_gate_is_marked(verdict, is_said):
+    text = printed(report(), report(**INT8, gate=verdict))
+    assert ("pi4b-ncnn-mixed-int8-320: failed the gate" in text) == is_said
