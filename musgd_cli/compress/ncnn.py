@@ -1,4 +1,4 @@
-"""ncnn from the traced network by pnnx, and what its two files hold."""
+"""ncnn from the traced network by pnnx; its int8 by our own quantizer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,15 @@ from musgd_cli.records import Precision
 
 if TYPE_CHECKING:
     from musgd_cli.compress.formats import Material
+    from musgd_cli.compress.ncnn_files import Layer
+    from musgd_cli.compress.parent import Network
 
 FILES = ("model.ncnn.param", "model.ncnn.bin")
-NEEDS: Mapping[Precision, tuple[str, ...]] = {"fp32": ("pnnx", "ncnn"), "fp16": ("pnnx", "ncnn")}
+NEEDS: Mapping[Precision, tuple[str, ...]] = {
+    "fp32": ("pnnx", "ncnn"),
+    "fp16": ("pnnx", "ncnn"),
+    "int8": ("pnnx", "ncnn", "onnx"),
+}
 EXTRA = "quantize"
 NMS_FREE = False
 STAND_IN = None
@@ -26,23 +32,16 @@ STAND_IN = None
 TIMEOUT_S = 300.0
 """pnnx takes seconds; past this it hangs."""
 
-_MAGIC = "7767517"
 
-# What a weight blob begins with, little-endian, from ncnn's src/modelbin.cpp.
-_STORED: Mapping[int, Precision] = {0: "fp32", 0x01306B47: "fp16"}
-_BYTES = {"fp32": 4, "fp16": 2}
-
-_CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
-
-
-def lacks(precision: Precision) -> None:  # noqa: ARG001
+def lacks(precision: Precision) -> None:
     """Nothing: every machine that has the modules builds every precision."""
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:
     """Write the traced network as ncnn's ``.param`` and ``.bin`` into ``folder``.
 
-    From TorchScript, as pnnx recognizes more in it than in ONNX: all 87 SiLU, against 73.
+    In int8 each output channel's weights have a scale of their own, and each convolution's input
+    has one; what stays float has its weights in half precision.
 
     Args:
         material: What to build from.
@@ -50,21 +49,65 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
         precision: What weights are stored as.
 
     Raises:
-        MusgdError: pnnx failed.
+        MusgdError: pnnx failed, or a node to keep float is unknown.
+    """
+    if precision != "int8":
+        _convert(material.network, folder, half=precision == "fp16")
+        return None
+    from musgd_cli.compress import ncnn_files, ncnn_int8
+
+    layers, magnitudes = _calibrated(material, folder)
+    kept = ncnn_int8.layers_of(material.keep_float, layers, material.onnx)
+    if not material.quantize_all:
+        kept |= ncnn_int8.float_by_default(layers)
+    side = str(material.network.imgsz)
+    quantized = []
+    for layer in layers:
+        if layer.kind == "Input":  # by its sides, reading back finds all others
+            layer = replace(layer, parameters={0: side, 1: side, 2: "3"})
+        elif layer.is_convolution and layer.name in kept:
+            layer = ncnn_int8.halve(layer)
+        elif layer.is_convolution:
+            layer = ncnn_int8.quantize(layer, magnitudes[layer.inputs[0]])
+        quantized.append(layer)
+    ncnn_files.write(quantized, folder)
+    return ncnn_int8.METHODS[material.method]
+
+
+def _calibrated(material: Material, folder: Path) -> tuple[list[Layer], dict[str, float]]:
+    """Return the layers in fp32 and the magnitudes of the convolutions' inputs."""
+    from musgd_cli.compress import ncnn_files, ncnn_int8
+
+    key = (__name__, material.method)
+    if key not in material.memo:
+        assert material.inputs is not None
+        _convert(material.network, folder, half=False)
+        layers = ncnn_files.read(folder)
+        blobs = dict.fromkeys(layer.inputs[0] for layer in layers if layer.is_convolution)
+        magnitudes = ncnn_int8.magnitudes(folder, blobs, material.inputs, material.method)
+        material.memo[key] = layers, magnitudes
+    found: tuple[list[Layer], dict[str, float]] = material.memo[key]
+    return found
+
+
+def _convert(network: Network, folder: Path, *, half: bool) -> None:
+    """Run pnnx.
+
+    From TorchScript, as pnnx recognizes more in it than in ONNX: all 87 SiLU, against 73.
     """
     import pnnx
     import torch
 
-    imgsz = material.network.imgsz
+    imgsz = network.imgsz
     work = folder / "pnnx"
     work.mkdir()
     x = torch.zeros(1, 3, imgsz, imgsz)
     trace: Any = torch.jit.trace  # untyped
-    trace(material.network.module, x, check_trace=False).save(str(work / "model.pt"))
+    trace(network.module, x, check_trace=False).save(str(work / "model.pt"))
     command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[1,3,{imgsz},{imgsz}]f32"]
     try:
         done = subprocess.run(
-            [*command, f"fp16={int(precision == 'fp16')}"],
+            [*command, f"fp16={int(half)}"],
             cwd=work,  # it writes a dozen files beside its input
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -81,98 +124,10 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     for name in FILES:
         shutil.move(work / name, folder / name)
     shutil.rmtree(work)
-    return None
 
 
 def _failed(why: str) -> MusgdError:
     return MusgdError(f"pnnx failed: {why}", "pip install --force-reinstall pnnx ncnn")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One line of a ``.param`` file."""
-
-    kind: str
-    name: str
-    parameters: dict[int, str]
-
-    def number(self, key: int, default: int = 0) -> int:
-        """Return an integer parameter."""
-        return int(self.parameters.get(key, default))
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of a built model: what its weights are stored as, and their number."""
-
-    name: str
-    stored: Precision
-    n_weights: int
-
-
-def read_layers(param: Path) -> list[Layer]:
-    """Read the layers of a ``.param`` file, in order.
-
-    Raises:
-        MusgdError: It is not one.
-    """
-    magic, counts, *lines = param.read_text(encoding="utf-8").splitlines() or ["", ""]
-    layers = [_layer(line) for line in lines if line.strip()]
-    if magic.strip() != _MAGIC or int(counts.split()[0]) != len(layers):
-        raise _damaged(param)
-    return layers
-
-
-def _layer(line: str) -> Layer:
-    kind, name, n_in, n_out, *rest = line.split()
-    pairs = [item.partition("=") for item in rest[int(n_in) + int(n_out) :]]
-    return Layer(kind, name, {int(key): value for key, _, value in pairs})
-
-
-def _damaged(file: Path) -> MusgdError:
-    return MusgdError(f"{file} is not what ncnn reads", "musgd export makes it again")
-
-
-def read_convolutions(folder: Path) -> list[Convolution]:
-    """Walk the ``.bin`` along the ``.param`` and return what each convolution's weights are.
-
-    Raises:
-        MusgdError: The two do not fit together to the last byte.
-    """
-    param, weights = (folder / name for name in FILES)
-    data = weights.read_bytes()
-    at = 0
-    found = []
-    for layer in read_layers(param):
-        if layer.kind == "MemoryData":
-            # Raw fp32, unless told otherwise; its sides are 0, 1 and 2, and 11 for a depth.
-            sides = [layer.number(key) for key in (0, 1, 11, 2)]
-            values = 1
-            for side in sides:
-                values *= side or 1
-            flagged = layer.number(21, 1) == 0
-            at += _blob(data, at, values)[1] if flagged else 4 * values
-        elif layer.kind in _CONVOLUTIONS:
-            n_weights = layer.number(6)
-            stored, size = _blob(data, at, n_weights)
-            at += size
-            at += 4 * layer.number(0) * layer.number(5)  # the bias, always fp32
-            found.append(Convolution(layer.name, stored, n_weights))
-    if at != len(data):
-        raise _damaged(weights)
-    return found
-
-
-def _blob(data: bytes, at: int, values: int) -> tuple[Precision, int]:
-    """Return what the blob at ``at`` stores its values as, and its size in bytes with its flag."""
-    stored = _STORED.get(int.from_bytes(data[at : at + 4], "little"))
-    if stored is None:
-        raise MusgdError(
-            f"ncnn weights begin with an unknown flag {data[at : at + 4].hex()}",
-            "musgd export makes them again",
-        )
-    padded = -(-values * _BYTES[stored] // 4) * 4
-    return stored, 4 + padded
 
 
 def read_back(folder: Path) -> Built:
@@ -181,7 +136,48 @@ def read_back(folder: Path) -> Built:
     Raises:
         MusgdError: They are damaged.
     """
-    counts: Counter[Precision] = Counter()
-    for convolution in read_convolutions(folder):
-        counts[convolution.stored] += convolution.n_weights
-    return built(0, 1, "fp16" if counts["fp16"] > counts["fp32"] else "fp32")
+    from musgd_cli.compress import ncnn_files
+
+    layers = ncnn_files.read(folder)
+    convolutions = [layer for layer in layers if layer.is_convolution]
+    int8 = [layer for layer in convolutions if layer.is_int8]
+    others = [layer for layer in convolutions if not layer.is_int8]
+    counts: Counter[str] = Counter()
+    for layer in others:
+        counts[layer.tensors[0].dtype.name] += layer.tensors[0].size
+    macs = _macs(folder, layers) if int8 else {}
+    return built(
+        sum(macs[layer.name] for layer in int8),
+        sum(macs.values()),
+        "fp16" if counts["float16"] > counts["float32"] else "fp32",
+        (layer.name for layer in int8),
+        (layer.name for layer in others),
+    )
+
+
+def _macs(folder: Path, layers: list[Layer]) -> dict[str, int]:
+    """Return the multiply-accumulates of each convolution, whose output's sides ncnn finds out."""
+    import ncnn
+
+    from musgd_cli.compress.ncnn_files import damaged
+
+    net = ncnn.Net()
+    net.opt.lightmode = False  # it frees a blob as soon as it was used
+    param, weights = (folder / name for name in FILES)
+    if net.load_param(str(param)) != 0 or net.load_model(str(weights)) != 0:
+        raise damaged(param)
+    found = {}
+    with net.create_extractor() as extractor:
+        for layer in layers:
+            if layer.kind == "Input":
+                x = ncnn.Mat(*map(layer.number, (0, 1, 2)))
+                x.fill(0.0)
+                extractor.input(layer.outputs[0], x)
+            elif layer.is_convolution:
+                failed, output = extractor.extract(layer.outputs[0])
+                if failed:
+                    raise damaged(param)
+                # Each place of the output, for each weight.
+                found[layer.name] = output.w * output.h * layer.tensors[0].size
+    net.clear()
+    return found
