@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from musgd_cli.records import Artifact
     from musgd_cli.runtime.engine import Engine
 
-EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn"}
+EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "litert": "litert"}
 """Which extra of ``musgd-cli`` installs an engine's wheel."""
 
 _CLASSES = {
     "onnxruntime": "OnnxRuntimeEngine",
     "openvino": "OpenVinoEngine",
     "ncnn": "NcnnEngine",
+    "litert": "LiteRtEngine",
     "null": "NullEngine",
 }
 
