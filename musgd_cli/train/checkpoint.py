@@ -201,6 +201,25 @@ def _check_activation(config: Mapping[str, Any], source: Path) -> None:
         )
 
 
+def is_pruned(weights: nn.Module, built: nn.Module) -> bool:
+    """Tell whether layers of ``weights`` have other widths than those of ``built``.
+
+    Args:
+        weights: A detection model, as `load_weights` returns it.
+        built: What its YAML builds, perhaps for another number of classes, with these weights.
+    """
+    known: Any = weights
+    head = known.model[-1]
+    branches = (head.cv3, getattr(head, "one2one_cv3", None) or ())
+    by_class = {id(value) for cv3 in branches for level in cv3 for value in level[-1].parameters()}
+    theirs = dict(built.named_parameters())
+    return any(
+        value.shape != theirs[name].shape
+        for name, value in weights.named_parameters()
+        if name in theirs and id(value) not in by_class
+    )
+
+
 def read_model_config(name: str) -> dict[str, Any]:
     """Read a model YAML.
 

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,7 @@ from musgd_cli.hardware.thermal import temperature_c
 from musgd_cli.records import EpochLog, Plan, StepLog, TrainSettings, TrainStart
 from musgd_cli.runs import RunFolder
 from musgd_cli.train import optimizers
-from musgd_cli.train.checkpoint import load_weights, read_model_config, write_weights
+from musgd_cli.train.checkpoint import is_pruned, load_weights, read_model_config, write_weights
 from musgd_cli.train.dataset import EpochSampler, RunDataset, loader
 from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.journal import Journal
@@ -211,15 +212,14 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         another width than its YAML says. Their values are then replaced by the state's.
         """
         if self.state is not None:
-            weights: Any = load_weights(self.last, self.trust)
-            self.model = self.get_model(cfg=weights.yaml, weights=weights, verbose=False)
+            self.model = self._from_weights(load_weights(self.last, self.trust))
             return
         name = self.settings.model
         suffix = name.rsplit(".", 1)[-1].lower()
         if suffix == "pt":
             weights = load_weights(name, self.trust)
             self._tell_of_classes(weights)
-            self.model = self.get_model(cfg=weights.yaml, weights=weights, verbose=False)
+            self.model = self._from_weights(weights)
         elif suffix in ("yaml", "yml"):
             self.listeners.on_note(f"training {name} from scratch")
             self.model = self._from_scratch(read_model_config(name))
@@ -228,6 +228,20 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
                 f"model {name} is neither weights (.pt) nor a model YAML",
                 "give weights to start from, or yolo26n.yaml to train from scratch",
             )
+
+    def _from_weights(self, weights: Any) -> Any:
+        """Build what the weights' YAML says, or take pruned weights, which no YAML builds."""
+        model = self.get_model(cfg=deepcopy(weights.yaml), weights=weights, verbose=False)
+        if not is_pruned(weights, model):
+            return model
+        theirs, ours = _class_names(weights), self.source.names
+        if theirs != ours:
+            raise UsageError(
+                f"{self.settings.model} is pruned and knows {', '.join(theirs)}; the data set has "
+                f"{', '.join(ours)}, and a pruned head cannot be given other classes",
+                "train the weights it was pruned from on this data set, then musgd prune the run",
+            )
+        return weights
 
     def _from_scratch(self, config: dict[str, Any]) -> Any:
         try:
@@ -239,7 +253,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             ) from error
 
     def _tell_of_classes(self, weights: Any) -> None:
-        theirs, ours = list(dict(weights.names).values()), list(self.source.names)
+        theirs, ours = _class_names(weights), self.source.names
         if theirs != ours:
             kept = {str(name).strip().lower() for name in theirs}
             known = sum(name.strip().lower() in kept for name in ours)
@@ -577,6 +591,10 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         self.journal.close()
         # The loaders' processes end with them.
         self.train_loader = self.test_loader = self.validator = None
+
+
+def _class_names(model: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in dict(model.names).values())
 
 
 _STOPPER_STATE = ("best_fitness", "best_epoch", "possible_stop")
