@@ -94,6 +94,12 @@ def read_cpu(tree: Tree) -> Cpu:
     )
 
 
+def computes_bf16(root: Path = Path("/")) -> bool:
+    """Tell whether an x86 CPU multiplies bf16 in hardware: by avx512_bf16 or amx_bf16."""
+    cpu = read_cpu(Tree(root))
+    return cpu.family == "x86" and not {"bf16", "amx_bf16"}.isdisjoint(cpu.features or ())
+
+
 def _fields(block: str) -> dict[str, str]:
     pairs = (line.partition(":") for line in block.splitlines())
     return {key.strip(): value.strip() for key, colon, value in pairs if colon}

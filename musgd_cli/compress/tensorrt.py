@@ -1,0 +1,208 @@
+"""TensorRT's ONNX: its types are those that the engine shall compute in.
+
+TensorRT 10, 11 and TensorRT-RTX build strongly typed engines: what the ONNX holds in float16 or
+between int8 QuantizeLinear/DequantizeLinear pairs runs so, and nothing else does. What was built is
+therefore read from the ONNX.
+
+TensorRT 8.2, which is where JetPack 4.6 ends, is weakly typed: the ONNX is float32, and ``--fp16``
+lets the builder, on the board, choose float16 layer by layer, the decoding of boxes included. Its
+parser got "native FP16 support for importing and manipulating FP16 initializers" only with 8.4, as
+its changelog says. The weights are rounded here to numbers of half precision, which float16 layers
+take over as they are: what that costs is in the gate's figures, and it is what is read back.
+
+An engine runs on the GPU and the TensorRT it was built for, so one is built only where that is this
+machine, or where TensorRT-RTX is installed, which needs no GPU to build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musgd_cli.compress import half, onnx_graph, qdq, tensorrt_operators
+from musgd_cli.compress.precision import Built
+from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.records import Precision
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from musgd_cli.compress.formats import Material
+
+FILES = ("model.onnx",)
+NEEDS: Mapping[Precision, tuple[str, ...]] = {
+    "fp16": ("onnx", "onnxruntime"),
+    "int8": ("onnx", "onnxruntime"),
+}
+EXTRA = "quantize"
+NMS_FREE = True
+STAND_IN = "onnxruntime"
+
+VERSIONS: Mapping[str, str] = {"jetson-nano": "8.2"}
+"""Targets whose TensorRT is an old one. Others have 10 or newer."""
+
+ENGINES: Mapping[str, str] = {"tensorrt": "model.engine", "tensorrt_rtx": "model.rtx.engine"}
+"""What is built beside the ONNX, by the module that builds it."""
+
+STRONGLY_TYPED = 10
+"""The first version of TensorRT that builds strongly typed engines from every ONNX of ours."""
+
+# TensorRT takes int8 with zero points of 0 alone, and no int32 bias. A convolution's result goes on
+# in float through its activation, into which TensorRT fuses it, and is rounded by whoever takes it.
+SCHEME = qdq.Scheme(
+    signed_activations=True,
+    options={
+        "ActivationSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": ["Conv"],
+    },
+)
+
+
+def lacks(precision: Precision) -> None:
+    """Nothing: every machine that has the modules builds every precision."""
+
+
+def build(material: Material, folder: Path, precision: Precision) -> str | None:
+    """Write the ONNX, and an engine where one can be built here, into ``folder``.
+
+    In int8 the convolutions are quantized but the head's last ones; all else stays float. Measured,
+    mAP50-95 lost on COCO128 (96 images, 640 px) and BCCD (159 images, 256 px): so -.000 and .005;
+    with the attention's convolutions in float .002 and .005; with all but them and the decoding in
+    int8 .019 and .011.
+
+    Args:
+        material: What to build from.
+        folder: Gets ``model.onnx``.
+        precision: ``fp16`` or ``int8``.
+
+    Raises:
+        UsageError: The target's TensorRT cannot read it.
+        MusgdError: TensorRT is installed and builds no engine of it.
+    """
+    file = folder / FILES[0]
+    source = onnx_graph.load(material.onnx)
+    version = VERSIONS.get(material.target)
+    if version is not None:
+        _require_readable(source, version, material.target)
+        if precision == "int8":
+            raise UsageError(
+                f"the GPU of {material.target} has no int8 arithmetic",
+                f"musgd export … --target {material.target} without int8: fp16 is made",
+            )
+    method = None
+    if precision == "int8":
+        qdq.quantize(
+            material, file, SCHEME, keep_float=_kept_float(material, source), kinds=_kinds(material)
+        )
+        method = material.method
+    elif version is None:
+        _save(half.to_half(source, onnx_graph.decode_nodes(source.graph)), file)
+    else:
+        _save(half.round_to_half(source), file)
+    if version is None:
+        _build_engine(file)
+    return method
+
+
+def _kept_float(material: Material, source: ModelProto) -> frozenset[str]:
+    if material.quantize_all:
+        return material.keep_float
+    return material.keep_float | onnx_graph.last_convolutions(source.graph)
+
+
+def _kinds(material: Material) -> list[str] | None:
+    return None if material.quantize_all else ["Conv"]
+
+
+def _save(model: ModelProto, file: Path) -> None:
+    import onnx
+
+    onnx.save(model, file)
+
+
+def _require_readable(model: ModelProto, version: str, target: str) -> None:
+    faults = tensorrt_operators.unreadable(model, version)
+    if faults:
+        raise UsageError(
+            f"TensorRT {version} of {target} cannot read {', '.join(faults)}",
+            "--no-nms-free" if "Mod" in faults else "please report it, with the model's YAML",
+        )
+
+
+def read_back(folder: Path) -> Built:
+    """Read from the ONNX what its convolutions are computed in; see `onnx_graph.read_back`.
+
+    A float32 ONNX is fp16 where all weights of its convolutions are numbers of half precision: so
+    they are handed to TensorRT 8.2.
+    """
+    found = onnx_graph.read_back(folder / FILES[0], needs_rounded_result=False)
+    if found.precision != "fp32":
+        return found
+    graph = onnx_graph.load(folder / FILES[0]).graph
+    taken = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    if all(half.is_half(tensor) for tensor in graph.initializer if tensor.name in taken):
+        return Built("fp16", 0.0, (), found.float_layers)
+    return found
+
+
+# ------------------------------------------------------------------------------------- the engine
+
+
+def builder() -> str | None:
+    """Return the module that builds engines here: ``tensorrt``, ``tensorrt_rtx`` or none."""
+    from musgd_cli.hardware import detect
+
+    if find_spec("tensorrt") is not None and detect().gpu is not None:
+        version = int(import_module("tensorrt").__version__.partition(".")[0])
+        if version >= STRONGLY_TYPED:
+            return "tensorrt"
+    return "tensorrt_rtx" if find_spec("tensorrt_rtx") is not None else None
+
+
+def _build_engine(onnx: Path) -> None:
+    name = builder()
+    if name is None:
+        return
+    trt = import_module(name)
+    log = _log_of(trt)
+    maker = trt.Builder(log)
+    network = maker.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(onnx)):
+        raise _refused(name, parser.get_error(0).desc() if parser.num_errors else log.last)
+    engine = maker.build_serialized_network(network, maker.create_builder_config())
+    if engine is None:
+        raise _refused(name, log.last)
+    (onnx.parent / ENGINES[name]).write_bytes(bytes(engine))
+
+
+def _network_flags(trt: Any) -> int:
+    """Ask for strong types, where there is another kind to choose."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _log_of(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]  # the module is known at run time alone
+        """Keeps the last error; TensorRT's own logger writes to stderr behind Python's back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = "it does not say why"
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.last = message
+
+    return Log()
+
+
+def _refused(name: str, why: str) -> MusgdError:
+    return MusgdError(
+        f"{name} {import_module(name).__version__} builds no engine of this model: {why}",
+        f"pip uninstall {name.replace('_', '-')}: the ONNX is then exported without an engine",
+    )
