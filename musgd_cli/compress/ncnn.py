@@ -41,7 +41,8 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     """Write the traced network as ncnn's ``.param`` and ``.bin`` into ``folder``.
 
     In int8 each output channel's weights have a scale of their own, and each convolution's input
-    has one; what stays float has its weights in half precision.
+    has one; what stays float has its weights in half precision. ``quantize_all`` means all
+    convolutions, as ncnn computes nothing else here in int8.
 
     Args:
         material: What to build from.

@@ -12,6 +12,7 @@ from musgd_cli.hardware.cpu import read_cpu
 from musgd_cli.hardware.tree import Tree
 from musgd_cli.records import Artifact
 from musgd_cli.runtime.engine import cannot_load
+from musgd_cli.runtime.native_stderr import quiet_native_code
 
 
 class NcnnEngine:
@@ -36,9 +37,12 @@ class NcnnEngine:
             options.use_winograd_convolution = False
         param, weights = artifact.files
         # ncnn answers with a number and writes its reason to stderr.
-        if self._net.load_param(str(folder / param)) != 0:
+        with quiet_native_code():
+            reads_param = self._net.load_param(str(folder / param)) == 0
+            reads_weights = reads_param and self._net.load_model(str(folder / weights)) == 0
+        if not reads_param:
             raise cannot_load(folder, artifact, "the .param file is damaged")
-        if self._net.load_model(str(folder / weights)) != 0:
+        if not reads_weights:
             raise cannot_load(folder, artifact, "the .bin file does not fit the .param file")
         (self._input,) = self._net.input_names()
         (self._output,) = self._net.output_names()
