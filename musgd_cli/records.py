@@ -767,6 +767,67 @@ class BenchReports(Record):
     reports: tuple[BenchReport, ...]
 
 
+# ------------------------------------------------------------------------------------ PruneResult
+
+
+class PruneStage(Frozen):
+    """A model before, between or after: as its fp32 ONNX does on the split of the gate."""
+
+    map50_95: float | None
+    map50: float | None
+    recall_small: float | None
+    """See `BenchReport.recall_small`."""
+    macs: int
+    """Multiply-accumulates of the convolutions for one image, one head."""
+    parameters: int
+    """Of what is exported: one head, normalization folded into the convolutions."""
+    size_mb: float
+    latency_ms: LatencyMs
+    """Timed in turns with the other stages."""
+
+
+class PruneResult(Record):
+    """A pruned and fine-tuned model held against its parent, ``prune.json`` of its run."""
+
+    run: str
+    weights: str
+    """Path of the weights relative to the run folder: the fine-tuned ones, once there are any."""
+    sha256: str
+    """Of the weights file."""
+    parent: str
+    """Path of the weights that were pruned."""
+    parent_sha256: str
+    asked: Literal["ratio", "macs", "speedup"]
+    wanted: float
+    """Share of channels to remove, share of MACs to leave at most, or least speedup."""
+    removed: float
+    """Share of the removable channels that is gone."""
+    macs_share: float
+    """Multiply-accumulates left, as a share of the parent's."""
+    speedup: float
+    """The parent's median latency over the pruned model's."""
+    widths: Mapping[str, tuple[int, int]]
+    """Convolution to its output channels before and after, where they differ."""
+    before: PruneStage
+    pruned: PruneStage
+    """Not yet fine-tuned."""
+    tuned: PruneStage | None = None
+    """``None`` while the fine-tuning is not finished."""
+    gate: Gate | None = None
+    """The fine-tuned model held against the parent."""
+    epochs: int
+    """Of fine-tuning, as planned."""
+    imgsz: int
+    nms_free: bool
+    threads: int
+    """Of the engine that was timed."""
+    n: int
+    """Inferences timed of each stage."""
+    seed: int
+    host: Host
+    versions: Mapping[str, str] = Field(default_factory=dict)
+
+
 class DoctorReport(Record):
     """What ``musgd doctor --json`` prints."""
 

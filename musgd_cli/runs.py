@@ -5,6 +5,7 @@
     runs/<name>/
         plan.json    every setting, settled, before training starts
         train.json   the result; its presence means the run is finished
+        prune.json   what pruning did, where the run fine-tunes a pruned model
         steps.jsonl  epochs.jsonl
         weights/     best.pt, last.pt, and resume.pt while the run is unfinished
         plots/
@@ -55,6 +56,11 @@ class RunFolder:
     def train_file(self) -> Path:
         """Where the training result lies, once the run is finished."""
         return self.path / "train.json"
+
+    @property
+    def prune_file(self) -> Path:
+        """Where it is told what pruning did, if it did."""
+        return self.path / "prune.json"
 
     @property
     def steps_file(self) -> Path:

@@ -142,6 +142,39 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def change(plan: Plan, *layers: Mapping[str, tuple[Any, str]]) -> Plan:
+    """Return a plan with some of its settings replaced, each new value over the one before.
+
+    Args:
+        plan: A settled plan.
+        layers: ``section.key`` to a typed value and where it comes from; the strongest last.
+
+    Raises:
+        UsageError: A value is wrong, or means nothing to the plan's optimizer; all are named at
+            once.
+    """
+    optimizer = plan.optim.name
+    settings, faults = dict(plan.settings), []
+    for key, (value, source) in (item for layer in layers for item in layer.items()):
+        section, _, name = key.partition(".")
+        if section == "optim" and not optimizer_has(optimizer, name):
+            faults.append(f"{source}: the optimizer {optimizer} has no {name}")
+        elif key == "optim.name" and value != optimizer:
+            faults.append(f"{source}: the optimizer is {optimizer}, and stays so")
+        else:
+            try:
+                before = settings[key]
+                settings[key] = Settled(
+                    value=accept(key, value),
+                    source=source,
+                    over=(Beaten(value=before.value, source=before.source), *before.over),
+                )
+            except ValueError as error:
+                faults.append(f"{source}: {error}")
+    _refuse(faults)
+    return plan.model_copy(update={"settings": settings})
+
+
 def _refuse(faults: Sequence[str]) -> None:
     if len(faults) == 1:
         raise UsageError(faults[0], _MEND)

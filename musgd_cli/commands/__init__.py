@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from musgd_cli.commands import bench, data, demo, doctor, export, plan, profiles, train
+from musgd_cli.commands import bench, data, demo, doctor, export, plan, profiles, prune, train
 
 app = typer.Typer(
     name="musgd",
@@ -44,6 +44,7 @@ app.command()(plan.plan)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(data.app, name="data")
 app.command()(train.train)
+app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)
 app.command()(demo.demo)

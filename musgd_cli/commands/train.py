@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from musgd_cli.commands.following import draw_curves, follow
 from musgd_cli.commands.options import (
     Batch,
     Data,
@@ -28,7 +29,7 @@ from musgd_cli.commands.options import (
 
 if TYPE_CHECKING:
     from musgd_cli.console import Terminal
-    from musgd_cli.records import EpochLog, Plan, TrainResult, TrainStart
+    from musgd_cli.records import Plan, TrainResult
     from musgd_cli.runs import RunFolder
 
 CANNOT_TRAIN = {
@@ -36,8 +37,6 @@ CANNOT_TRAIN = {
     "jetson-nano-2gb": "a Jetson Nano 2GB",
 }
 """Boards whose last system ends with Python 3.6, for which there is no torch that trains YOLO26."""
-
-STOPPING = "finishing this step; Ctrl-C once more stops at once"
 
 
 def train(
@@ -169,23 +168,10 @@ def _check_data(plan: Plan, run: RunFolder | None, terminal: Terminal) -> None:
 def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool) -> None:
     from musgd_cli import train
     from musgd_cli.errors import ExitCode
-    from musgd_cli.hardware.thermal import temperature_c
     from musgd_cli.report.terminal import training
     from musgd_cli.runs import create_run, free_name
     from musgd_cli.train import sandbox
-    from musgd_cli.train.events import Listeners, StopRequest, TrainingInterruptedError
-
-    view = training.TrainingView(temperature_c)
-    wide = not terminal.watched
-
-    def on_start(start: TrainStart) -> None:
-        view.start(start)
-        terminal.say(training.describe(start))
-        terminal.say(training.heading(wide))
-
-    def on_epoch(log: EpochLog) -> None:
-        view.epoch(log)
-        terminal.say(training.epoch_line(log, wide))
+    from musgd_cli.train.events import TrainingInterruptedError
 
     sandbox.prepare()  # takes seconds, and may fail: no folder is made before
     begin: Callable[..., TrainResult] = train.resume
@@ -193,17 +179,8 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         begin = partial(train.train, plan)
         run = create_run(plan.train.name or free_name(_stem(plan)))
     try:
-        with StopRequest(lambda: terminal.say(STOPPING)) as stop, terminal.live(view):
-            listeners = Listeners(
-                on_start=on_start,
-                on_step=view.step,
-                on_epoch=on_epoch,
-                on_note=terminal.say,
-                on_warning=terminal.warn,
-                stop=stop,
-            )
+        with follow(terminal) as listeners:
             result = begin(run, listeners, trust=trust)
-            view.end()
     except TrainingInterruptedError as interrupted:
         terminal.warn(interrupted.what, interrupted.mend)
         raise typer.Exit(interrupted.exit_code) from None
@@ -211,7 +188,7 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         if run.plan_file.exists():
             terminal.warn("stopped at once", f"musgd train --resume {run.typed}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _draw_curves(run, terminal)
+    draw_curves(run, terminal)
     terminal.show(training.result_table(result, str(run.path)))
     terminal.emit(result)
 
@@ -220,13 +197,3 @@ def _stem(plan: Plan) -> str:
     """Return the name of a run without one: its data set's. Many are called just data.yaml."""
     path = Path(str(plan.train.data)).expanduser().absolute()
     return path.parent.name if path.stem in ("data", "dataset") and path.suffix else path.stem
-
-
-def _draw_curves(run: RunFolder, terminal: Terminal) -> None:
-    from musgd_cli.errors import UnsupportedError
-    from musgd_cli.report import curves
-
-    try:
-        curves.draw(run)
-    except UnsupportedError as error:
-        terminal.warn(error.what, error.mend)

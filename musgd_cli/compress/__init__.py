@@ -1,6 +1,6 @@
 """Export and quantization: one artifact a runtime, each read back and tried before it is kept.
 
-The door below imports its rooms when called, so that importing this package costs nothing.
+The doors below import their rooms when called, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from musgd_cli.records import ExportReport
+    from contextlib import AbstractContextManager
+
+    from musgd_cli.records import ExportReport, PruneResult
+    from musgd_cli.train.events import Listeners
 
 
 def _ignore(_: str) -> None:
@@ -80,4 +83,70 @@ def export(
     )
     return session.export(
         found, orders, wishes, session.Listeners(on_progress, on_note, on_warning)
+    )
+
+
+def prune(
+    source: str | None = None,
+    *,
+    ratio: float | None = None,
+    macs: float | None = None,
+    speedup: float | None = None,
+    max_drop: float | None = None,
+    flags: Mapping[str, Any] | None = None,
+    spelling: Mapping[str, str] | None = None,
+    trust: bool = False,
+    follow: Callable[[], AbstractContextManager[Listeners]] | None = None,
+    on_progress: Callable[[str], None] = _ignore,
+    on_warning: Callable[[str, str | None], None] = lambda what, mend: None,  # noqa: ARG005
+) -> PruneResult:
+    """Remove channels of trained weights, fine-tune what is left in a run of its own, and judge it.
+
+    The channels go that the training loss depends on least for the work that they take.
+
+    Args:
+        source: A run, its folder or its name, or a ``.pt``. Default: the run that finished last.
+        ratio: Share of the removable channels to remove; .3 if nothing else is asked for.
+        macs: In its place, the share of multiply-accumulates to leave at most.
+        speedup: In its place, how many times as fast the model is to be here, in ONNX Runtime.
+        max_drop: Most mAP50-95 that the fine-tuned model may lose to pass the gate. Default: .04.
+        flags: Settings by ``section.key``, stronger than the run's.
+        spelling: ``section.key`` to the option as it was typed, to name it in errors.
+        trust: Load the weights without restriction: they then may run any code.
+        follow: Opens what is told of the fine-tuning and asked whether to stop.
+        on_progress: Told what is being done.
+        on_warning: Told what should be known even by those who asked for quiet, and what to do.
+
+    Returns:
+        What came of it, as it stands in the run's ``prune.json``. The gate may have failed.
+
+    Raises:
+        UsageError: Source, goal, setting or data set is wrong, or the goal cannot be reached.
+        UnsupportedError: Something is not installed, or the network has layers we cannot prune.
+        TrainingInterruptedError: The fine-tuning was stopped; the run can be resumed.
+        MusgdError: Training failed, or something could not be written.
+    """
+    from musgd_cli.compress import prune_job
+
+    job = prune_job.settle_job(
+        source,
+        {"ratio": ratio, "macs": macs, "speedup": speedup},
+        flags=flags or {},
+        spelling=spelling or {},
+        max_drop=max_drop,
+        trust=trust,
+    )
+    from musgd_cli.train import sandbox
+
+    sandbox.prepare()
+    from contextlib import nullcontext
+
+    from musgd_cli.compress import pruning
+    from musgd_cli.train.events import Listeners
+
+    return pruning.prune(
+        job,
+        follow=follow or (lambda: nullcontext(Listeners())),
+        on_progress=on_progress,
+        on_warning=on_warning,
     )

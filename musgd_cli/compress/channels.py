@@ -205,7 +205,8 @@ def _part(conv: Any, kept: slice, gates: dict[nn.Module, Tensor]) -> nn.Module:
     others = sorted(set(indices) - set(indices[kept]))
     torch_pruning.prune_conv_out_channels(part.conv, others)
     torch_pruning.prune_batchnorm_out_channels(part.bn, others)
-    return part
+    narrowed: nn.Module = part
+    return narrowed
 
 
 class _Graph:
@@ -222,6 +223,11 @@ class _Graph:
         norms = dict(self.model.named_modules())
         self._gates: dict[nn.Module, Tensor] = {norms[name]: g for name, g in gates.items()}
         self._halved = list(self._halve())
+        self._producers = {
+            module.bn
+            for module in self.model.modules()
+            if isinstance(module, blocks.Conv) and module.conv.groups == 1
+        }
         with silence():
             self._trace = torch_pruning.DependencyGraph().build_dependency(
                 self.model, torch.zeros(1, 3, _TRACED_PX, _TRACED_PX), forward_fn=_raw
@@ -280,8 +286,10 @@ class _Graph:
         head = self.model.model[-1]
         for many, one in _TWIN_BRANCHES:
             if getattr(head, one, None) is not None:
-                pairs = zip(getattr(head, many).modules(), getattr(head, one).modules(), strict=True)
-                yield from ((a, b) for a, b in pairs if isinstance(a, nn.Conv2d))
+                branches = getattr(head, many).modules(), getattr(head, one).modules()
+                for pair in zip(*branches, strict=True):
+                    if isinstance(pair[0], nn.Conv2d):
+                        yield pair
 
     def _unit(self, groups: Sequence[Any]) -> _Unit:
         members = []
@@ -304,15 +312,10 @@ class _Graph:
         "Importance Estimation for Neural Network Pruning", CVPR 2019, with their gates after batch
         normalization). Of layers whose outputs are added, all gates close together.
         """
-        producers = {
-            module.bn
-            for module in self.model.modules()
-            if isinstance(module, blocks.Conv) and module.conv.groups == 1
-        }
         total = torch.zeros(1)
         for item in group:
             norm = item.dep.target.module
-            if norm in producers:
+            if norm in self._producers:
                 gates = self._gates[norm]
                 placed = torch.zeros(len(gates), len(group[0].idxs))
                 placed[:, item.root_idxs] = gates[:, item.idxs]
@@ -347,7 +350,7 @@ class _Sets:
         return i
 
 
-# ------------------------------------------------------------------------------------- what it saves
+# ------------------------------------------------------------------------------------ what it saves
 
 
 class _Work:
@@ -419,7 +422,7 @@ def _convolutions(model: Any, imgsz: int) -> dict[Any, int]:
     return found
 
 
-# --------------------------------------------------------------------------------------- the network
+# -------------------------------------------------------------------------------------- the network
 
 
 def _raw(model: Any, x: Tensor, n_branches: int | None = None) -> list[Tensor]:

@@ -45,7 +45,9 @@ def gate_gradients(
     """
     probe: Any = deepcopy(model).train()
     probe.args, probe.criterion = get_cfg(), None
-    norms = {name: m for name, m in probe.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    norms: dict[str, Any] = {
+        name: m for name, m in probe.named_modules() if isinstance(m, nn.BatchNorm2d)
+    }
     for norm in norms.values():
         norm.eval()
     found: dict[str, list[Tensor]] = {name: [] for name in norms}

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("ultralytics")
 
 from musgd_cli.__main__ import main
-from musgd_cli.commands.train import STOPPING
+from musgd_cli.commands.following import STOPPING
 from musgd_cli.errors import ExitCode
 from musgd_cli.records import Plan, TrainResult
 from musgd_cli.runs import RunFolder

@@ -1,0 +1,120 @@
+"""``musgd prune``: a trained model in, a smaller and faster one out, held against the first."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from musgd_cli.commands.following import draw_curves, follow
+from musgd_cli.commands.options import Data, Json, Name, Quiet, Seed, Set
+
+
+def prune(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|WEIGHTS]",
+            help="A run, its folder or its name, or a .pt. Default: the run that finished last.",
+        ),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of the channels to remove. Default, without the next two: 0.3."),
+    ] = None,
+    macs: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of multiply-accumulates to leave at most."),
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIMES", help="How many times as fast, measured here in ONNX Runtime."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning. Default: 10.")] = None,
+    data: Data = None,
+    name: Name = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Most mAP50-95 that may be lost. Default: 0.04."),
+    ] = None,
+    seed: Seed = None,
+    assignments: Set = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Load weights that may run code. Only if you know the author."
+        ),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a trained model smaller and faster: [bold]musgd prune runs/cells --ratio 0.3[/]
+
+    Removes the channels that the loss depends on least for the work they take, fine-tunes what is
+    left in a run of its own, runs/NAME-pruned, and holds it against its parent on held-out images.
+    Exit code 4 if it lost too much; the run is kept.
+    """
+    from musgd_cli import compress
+    from musgd_cli.console import Terminal
+    from musgd_cli.errors import CheckFailedError
+    from musgd_cli.report.terminal.pruning import pruning_table
+    from musgd_cli.runs import RUNS, RunFolder
+    from musgd_cli.train.events import TrainingInterruptedError
+
+    terminal = Terminal(as_json=as_json, quiet=quiet)
+    flags, spelling = _settings(data, name, epochs, seed, assignments)
+    try:
+        result = compress.prune(
+            source,
+            ratio=ratio,
+            macs=macs,
+            speedup=speedup,
+            max_drop=max_drop,
+            flags=flags,
+            spelling=spelling,
+            trust=trust,
+            follow=partial(follow, terminal),
+            on_progress=terminal.say,
+            on_warning=terminal.warn,
+        )
+    except TrainingInterruptedError as interrupted:
+        terminal.warn(interrupted.what, interrupted.mend)
+        raise typer.Exit(interrupted.exit_code) from None
+    run = RunFolder(RUNS / result.run)
+    draw_curves(run, terminal)
+    terminal.show(pruning_table(result, str(run.path)))
+    terminal.emit(result)
+    if result.gate is not None and result.gate.verdict == "failed":
+        raise CheckFailedError(
+            f"{run.path} fails the gate: {'; '.join(result.gate.reasons)}",
+            "prune less, give more --epochs, or a larger --max-drop; the run is kept",
+        )
+
+
+def _settings(
+    data: str | None,
+    name: str | None,
+    epochs: int | None,
+    seed: int | None,
+    assignments: list[str] | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings that options give, and how each was typed."""
+    from musgd_cli.errors import UsageError
+    from musgd_cli.settings import parse_assignments
+
+    options = {
+        "train.data": ("--data", data),
+        "train.name": ("--name", name),
+        "train.epochs": ("--epochs", epochs),
+        "train.seed": ("--seed", seed),
+    }
+    given = {key: value for key, (_, value) in options.items() if value is not None}
+    assigned = parse_assignments(assignments or ())
+    for key in given.keys() & assigned.keys():
+        raise UsageError(
+            f"{key} is given twice, by {options[key][0]} and by --set", "leave one of them out"
+        )
+    return given | assigned, {key: flag for key, (flag, _) in options.items()}
