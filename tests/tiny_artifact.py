@@ -102,6 +102,42 @@ def make_ncnn(folder: Path, **fields: object) -> Artifact:
     return describe(folder, "ncnn", ("model.ncnn.param", "model.ncnn.bin"), **fields)
 
 
+def make_litert(folder: Path, **fields: object) -> Artifact:
+    """Write the model for LiteRT, whose pooling has the channels last."""
+    from tiny_tflite import Tflite
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = Tflite()
+    image = model.tensor((1, 3, IMGSZ, IMGSZ))
+    to_last = model.constant(np.array([0, 2, 3, 1], np.int32))
+    to_first = model.constant(np.array([0, 3, 1, 2], np.int32))
+    last = model.operation("TRANSPOSE", [image, to_last], (1, IMGSZ, IMGSZ, 3))
+    pooled = model.operation(
+        "AVERAGE_POOL_2D",
+        [last],
+        (1, CELLS, CELLS, 3),
+        options="Pool2DOptions",
+        filterHeight=CELL,
+        filterWidth=CELL,
+        strideH=CELL,
+        strideW=CELL,
+        padding=1,  # none
+    )
+    cells = model.operation("TRANSPOSE", [pooled, to_first], (1, 3, CELLS, CELLS))
+    shape = model.constant(np.array([1, 3, CELLS**2], np.int32))
+    scores = model.operation("RESHAPE", [cells, shape], (1, 3, CELLS**2))
+    places = model.constant(boxes()[None])
+    output = model.operation(
+        "CONCATENATION",
+        [places, scores],
+        (1, 7, CELLS**2),
+        options="ConcatenationOptions",
+        axis=1,
+    )
+    (folder / "model.tflite").write_bytes(model.pack([image], [output]))
+    return describe(folder, "litert", ("model.tflite",), **fields)
+
+
 def make_null(folder: Path, **fields: object) -> Artifact:
     """Write an artifact without a model."""
     folder.mkdir(parents=True, exist_ok=True)

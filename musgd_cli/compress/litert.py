@@ -7,9 +7,11 @@ names of the float parent's nodes: the converter's own do not tell the branches 
 from __future__ import annotations
 
 import math
+import platform
 import re
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,14 +49,23 @@ mAP50-95 with and without: BCCD at 256 px -.0001 and .0047, COCO128 at 640 px -.
 PERCENTILE = 99.99
 """Of an image's values, for ``percentile``, at either end."""
 
+MINMAX, PERCENTILES = "mean-minmax", f"mean-percentile-{PERCENTILE}"
+"""What is recorded of how activations were calibrated."""
+
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _SILU = {"LOGISTIC", "MUL"}
 _ATTENTION = ("BATCH_MATMUL", "SOFTMAX")
 _IDENTIFIER = b"TFL3"
 
 
-def lacks(precision: Precision) -> None:
-    """Nothing: every machine that has the modules builds every precision."""
+def lacks(precision: Precision) -> tuple[str, str] | None:  # noqa: ARG001
+    """Return why this machine cannot build a model, and the mend; ``None`` if it can."""
+    if platform.machine() != "x86_64" and find_spec("litert_converter") is None:
+        return (
+            "its converter is published for x86-64 alone",
+            "export on such a machine and copy the artifact's folder here",
+        )
+    return None
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:
@@ -67,7 +78,7 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
 
     Args:
         material: What to build from. Its method is ``minmax``, the mean over images of each minimum
-            and maximum, or ``percentile``; ``entropy`` is not to be had and becomes ``minmax``.
+            and maximum, or ``percentile``, the mean of those; for ``entropy`` ``minmax`` is used.
         folder: Gets the file.
         precision: ``fp32`` or ``int8``.
     """
@@ -75,7 +86,7 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     method = None
     if precision == "int8":
         assert material.inputs is not None
-        method = "percentile" if material.method == "percentile" else "minmax"
+        method = PERCENTILES if material.method == "percentile" else MINMAX
         key = ("litert", method)
         if key not in memo:
             memo[key] = _ranges(model, material.inputs, method)
@@ -123,7 +134,7 @@ class _Graph:
         MusgdError: It is none, or damaged.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, name: object = "what litert-torch made") -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         try:
@@ -135,7 +146,7 @@ class _Graph:
             self.operations = [self._operation(op, kinds) for op in self._graph.operators]
         except Exception as error:  # flatbuffers stumbles over damage in a dozen ways
             raise MusgdError(
-                f"the .tflite cannot be read: {error}", "musgd export makes it again"
+                f"{name} cannot be read as LiteRT: {error}", "musgd export makes it again"
             ) from error
         self._int8 = schema.TensorType.INT8
 
@@ -216,7 +227,8 @@ def read_back(folder: Path) -> Built:
     Raises:
         MusgdError: The file is damaged.
     """
-    graph = _Graph((folder / FILES[0]).read_bytes())
+    file = folder / FILES[0]
+    graph = _Graph(file.read_bytes(), file)
     macs: dict[bool, float] = {True: 0.0, False: 0.0}
     layers: dict[bool, list[str]] = {True: [], False: []}
     for op in graph.convolutions:
@@ -313,7 +325,7 @@ def _silus(graph: _Graph) -> dict[str, list[_Operation]]:
 # ------------------------------------------------------------------------------------------- int8
 
 
-def _ranges(model: bytes, inputs: Inputs, method: str) -> dict[str, dict[str, NDArray[Any]]]:
+def _ranges(model: bytes, inputs: Inputs, method: str) -> dict[str, dict[str, Any]]:
     """Return the ``min`` and ``max`` of each tensor, as the quantizer takes them.
 
     Its own calibration counts the first image most: a moving average that begins with it.
@@ -343,7 +355,7 @@ def _ranges(model: bytes, inputs: Inputs, method: str) -> dict[str, dict[str, ND
 
 
 def _ends(values: NDArray[np.float32], method: str) -> tuple[float, float]:
-    if method == "minmax":
+    if method == MINMAX:
         return float(values.min()), float(values.max())
     import numpy as np
 
@@ -353,7 +365,7 @@ def _ends(values: NDArray[np.float32], method: str) -> tuple[float, float]:
 
 
 def _quantize(
-    model: bytes, ranges: Mapping[str, Mapping[str, NDArray[Any]]], kept: Collection[str]
+    model: bytes, ranges: Mapping[str, Mapping[str, Any]], kept: Collection[str]
 ) -> bytes:
     from ai_edge_quantizer import recipe
     from ai_edge_quantizer.qtyping import TFLOperationName as Kind

@@ -29,7 +29,7 @@ _PACKAGES = {
     "tensorrt": _Package(
         "tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
     ),
-    "litert": _Package("ai_edge_litert", ("ai-edge-litert", "tflite-runtime")),
+    "litert": _Package("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly")),
     "nncf": _Package("nncf", ("nncf",)),
     "opencv": _Package(
         "cv2",

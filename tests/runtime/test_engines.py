@@ -18,15 +18,30 @@ from musgd_cli.runtime import engine_class, open_engine
 
 Make = Callable[..., Artifact]
 
-ENGINES = {"onnxruntime": tiny.make_onnx, "openvino": tiny.make_openvino, "ncnn": tiny.make_ncnn}
+ENGINES = {
+    "onnxruntime": tiny.make_onnx,
+    "openvino": tiny.make_openvino,
+    "ncnn": tiny.make_ncnn,
+    "litert": tiny.make_litert,
+}
+NEEDS = {
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "onnx"),
+    "ncnn": ("ncnn",),
+    "litert": ("ai_edge_litert",),
+}
+"""What must be installed to write the model and to run it."""
+
+
+def maker(runtime: str) -> Make:
+    for module in NEEDS[runtime]:
+        pytest.importorskip(module)
+    return ENGINES[runtime]
 
 
 @pytest.fixture(params=sorted(ENGINES))
 def make(request: pytest.FixtureRequest) -> Make:
-    pytest.importorskip(request.param)
-    if request.param != "ncnn":
-        pytest.importorskip("onnx")
-    return ENGINES[request.param]
+    return maker(request.param)
 
 
 @pytest.fixture
@@ -48,6 +63,19 @@ def test_engines_agree_with_the_model_worked_out_by_hand(
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_what_was_asked(make: Make, threads: int, tmp_path: Path) -> None:
     assert open_engine(tmp_path, make(tmp_path), threads).settings["threads"] == str(threads)
+
+
+def test_litert_computes_with_the_threads_it_was_given(tmp_path: Path) -> None:
+    # It does not tell, but the threads of its pool can be counted.
+    artifact = maker("litert")(tmp_path)
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))
+    alone = open_engine(tmp_path, artifact, threads=1)
+    assert len(list(tasks.iterdir())) == before
+    three = open_engine(tmp_path, artifact, threads=3)
+    assert len(list(tasks.iterdir())) == before + 2
+    alone.close()
+    three.close()
 
 
 def test_a_float_model_is_not_run_in_bf16(tmp_path: Path) -> None:
@@ -111,24 +139,30 @@ def test_a_model_cut_in_half_before_it_was_hashed(make: Make, tmp_path: Path) ->
         ({"nms_free": True}, "3"),
     ],
 )
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert"])
 def test_a_record_that_fits_another_model(
     runtime: str, fields: dict[str, object], match: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip(runtime)
-    pytest.importorskip("onnx")
-    artifact = ENGINES[runtime](tmp_path, **fields)
+    artifact = maker(runtime)(tmp_path, **fields)
     with pytest.raises(MusgdError, match=match):
         open_engine(tmp_path, artifact, threads=1)
 
 
 @pytest.mark.parametrize(
-    ("runtime", "extra"), [("onnxruntime", "onnx"), ("openvino", "openvino"), ("ncnn", "ncnn")]
+    ("runtime", "module", "extra"),
+    [
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("ncnn", "ncnn", "ncnn"),
+        ("litert", "ai_edge_litert", "litert"),
+    ],
 )
 def test_a_missing_wheel_names_its_extra(
-    runtime: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    runtime: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, runtime, None)
+    for name in [name for name in sys.modules if name.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, f"musgd_cli.runtime.{runtime}", raising=False)
     with pytest.raises(UnsupportedError, match=f"{runtime} is not installed") as caught:
         engine_class(runtime)
@@ -159,7 +193,7 @@ def test_null_answers_in_a_real_models_shape(tmp_path: Path, x: np.ndarray) -> N
     assert final.shape == (1, 300, 6)
 
 
-def test_no_engine_reports_to_its_maker(make: Make, tmp_path: Path) -> None:
+def test_no_engine_reports_to_its_maker_or_speaks(make: Make, tmp_path: Path) -> None:
     # openvino connects to Google Analytics on import, from a thread of its own.
     make(tmp_path)
     script = f"""
@@ -177,5 +211,6 @@ time.sleep(1)
         [sys.executable, "-c", script], env=home, capture_output=True, text=True, check=True
     )
     assert done.stdout == ""
+    assert done.stderr == ""  # LiteRT greets there from C++, past Python
     assert not (tmp_path / "intel").exists()
     assert not list(tmp_path.rglob("Microsoft"))
