@@ -84,6 +84,32 @@ def load(name_or_path: str) -> Profile:
     return profile
 
 
+def reason(name_or_path: str, key: str) -> str | None:
+    """Return the reason that a profile's file gives for ``section.key``, its comment.
+
+    The comment stands beside the value, above it, or both; without one, or without the key, there
+    is no reason.
+
+    Raises:
+        UsageError: There is no such profile.
+    """
+    wanted_table, _, wanted = key.rpartition(".")
+    table = ""
+    above: list[str] = []
+    for line in map(str.strip, read_text(find(name_or_path)).splitlines()):
+        if header := re.fullmatch(r"\[(.+)\]", line):
+            table, above = header[1], []
+        elif line.startswith("#"):
+            above.append(line.lstrip("# "))
+        elif value := re.match(r"([\w-]+) *=[^#]*(?:# *(.*))?$", line):
+            if (table, value[1]) == (wanted_table, wanted):
+                return " ".join([*above, *filter(None, [value[2]])]) or None
+            above = []
+        else:
+            above = []
+    return None
+
+
 def available() -> tuple[Profile, ...]:
     """Load every shipped profile, sorted by name."""
     return tuple(load(name) for name in names())

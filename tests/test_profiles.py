@@ -295,3 +295,21 @@ def test_an_installed_package_finds_the_profiles_it_ships(
     assert profiles.folder() == repository / "profiles"
     monkeypatch.setattr(profiles, "__file__", str(tmp_path / "musgd_cli" / "profiles.py"))
     assert profiles.names() == ("only",)
+
+
+def test_a_reason_is_the_comment_above_and_beside(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "# Not of lr.\n\n[optim]\n# Above,\n# in two lines,\nlr = 0.1 # and beside.\n"
+        'name = "sgd"\n[optim.sgd]\nlr = 0.2 # another table\n'
+    )
+    assert profiles.reason(str(file), "optim.lr") == "Above, in two lines, and beside."
+    assert profiles.reason(str(file), "optim.sgd.lr") == "another table"
+    assert profiles.reason(str(file), "optim.name") is None
+    assert profiles.reason(str(file), "train.epochs") is None
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_each_profile_says_why_it_takes_its_head_and_its_int8(name: str) -> None:
+    for key in ("compress.nms_free", "compress.int8"):
+        assert profiles.reason(name, key)

@@ -243,4 +243,5 @@ def _resampled_ap(
         envelope = np.maximum.accumulate(y[:, ::-1], axis=1)[:, ::-1]
         curve = np.interp(points, (base + x).ravel(), envelope.ravel()).reshape(n_draws, -1)
         mean += (curve[:, 1:] + curve[:, :-1]).sum(axis=1) / 2 * _RECALL_POINTS[1]
-    return mean / correct.shape[1]
+    mean /= correct.shape[1]
+    return mean

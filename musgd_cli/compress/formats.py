@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from musgd_cli.records import Precision
+from musgd_cli.records import Precision, RuntimeName
 
 if TYPE_CHECKING:
     from musgd_cli.compress.calibration import Inputs
@@ -52,7 +52,7 @@ class Format(Protocol):
     """Extra of ``musgd-cli`` that installs them."""
     NMS_FREE: bool
     """Whether it can hold the head that needs no NMS."""
-    STAND_IN: str | None
+    STAND_IN: RuntimeName | None
     """A runtime that runs the first of ``FILES`` where its own engine does not run."""
 
     def lacks(self, precision: Precision) -> tuple[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from musgd_cli.compress import tensorrt
 from musgd_cli.records import Artifact
 
 _LOADING = {
@@ -55,10 +56,12 @@ def _gate(artifact: Artifact) -> str:
 
 def _loading(artifact: Artifact) -> str:
     if artifact.runtime == "tensorrt":
-        from musgd_cli.compress.tensorrt import recipe as tensorrt_recipe
+        types = "--fp16" if artifact.target in tensorrt.VERSIONS else "--stronglyTyped"
+        return f"""Build the engine on the board that runs it:
 
-        command = tensorrt_recipe(artifact.target)
-        return f"Build the engine on the board that runs it:\n\n```sh\n{command}\n```"
+```sh
+trtexec --onnx={artifact.files[0]} {types} --saveEngine=model.engine
+```"""
     hint = _OPENVINO_HINTS.get(artifact.precision, "f32")
     code = _LOADING[artifact.runtime].format(file=artifact.files[0], hint=hint)
     return f"```python\n{code}\n```"

@@ -70,7 +70,8 @@ def repair(
     """
     on_progress("measuring which layers int8 harms")
     groups = _worst_first(builder, on_progress)
-    best, record, builds, kept = first, judged, 0, ()
+    best, record, builds = first, judged, 0
+    kept: tuple[str, ...] = ()
     for size in (2**power for power in range(BUILDS)):
         nodes = tuple(node for group in groups[:size] for node in group.nodes)
         if set(nodes) == set(kept) and builds:

@@ -45,6 +45,8 @@ class Order:
     seed: int
     head_source: str
     """Where ``settings.nms_free`` comes from."""
+    reasons: Mapping[str, str]
+    """Why the target's profile sets some of ``settings``, by ``section.key``, where it says so."""
 
 
 def find_source(spec: str | None, out: Path | None) -> Source:
@@ -159,4 +161,14 @@ def _order(
         data_given="train.data" in given,
         seed=settled.train.seed,
         head_source=origin.settings[head].source,
+        reasons=_reasons(name if target in (None, "auto") else target),
     )
+
+
+def _reasons(profile: str | None) -> dict[str, str]:
+    """Return what a profile says of the head it takes and of int8; nothing if it is gone."""
+    if profile is None or not (profile in profiles.names() or Path(profile).is_file()):
+        return {}
+    keys = ("compress.nms_free", "compress.int8")
+    found = {key: profiles.reason(profile, key) for key in keys}
+    return {key: reason for key, reason in found.items() if reason is not None}

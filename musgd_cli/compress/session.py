@@ -161,9 +161,10 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
             continue
         if wishes.int8 and not settings.int8:
             instead = " and ".join(settings.precisions)
+            why = order.reasons.get("compress.int8", "its board gains nothing from int8")
             skip(
-                f"{order.target} gains nothing from int8 (compress.int8), so {instead} is made",
-                f"musgd profiles show {order.target} says why; --set compress.int8=true insists",
+                f"int8 is not made, but {instead}: {why.rstrip('.')}",
+                "leave --int8 out; --set compress.int8=true insists",
             )
         form = formats.format_of(runtime)
         # The parent is the fp32 model of ONNX Runtime.
@@ -342,8 +343,11 @@ class _Workshop:
         """Make the float parent, an artifact of its own."""
         order = self.order
         self.listeners.on_progress(f"{order.target}: float parent, {order.imgsz} px")
-        head = "that needs no NMS" if order.settings.nms_free else "that needs NMS"
-        self.listeners.on_note(f"{order.target}: the head {head} ({order.head_source})")
+        head = "needs no NMS" if order.settings.nms_free else "needs NMS"
+        why = order.head_source
+        if order.head_source.startswith("profile "):
+            why += f": {order.reasons.get('compress.nms_free', 'no reason given')}"
+        self.listeners.on_note(f"{order.target}: the head that {head} ({why})")
         made = self.parents.of(order.imgsz, order.settings.nms_free)
         if self.chosen.scorer is not None:
             scorer = self.chosen.scorer
