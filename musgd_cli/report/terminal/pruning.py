@@ -92,6 +92,6 @@ def _verdict(result: PruneResult) -> RenderableType:
     return Text.assemble(
         "gate: ",
         (verdict, style),
-        f", mAP50-95 drops by {gate.map50_95_drop:.4f} (90 % interval {low:.4f} to {high:.4f}), "
-        f"{gate.max_drop:g} is allowed",
+        f", mAP50-95 lost: {gate.map50_95_drop:.4f} (90 % interval {low:.4f} to {high:.4f}), "
+        f"of at most {gate.max_drop:g}",
     )
