@@ -181,7 +181,10 @@ def _activations(
         with net.create_extractor() as extractor:
             extractor.input(entry, ncnn.Mat(x[0]))
             for blob in blobs:
-                yield blob, np.asarray(extractor.extract(blob)[1])
+                failed, values = extractor.extract(blob)
+                if failed:
+                    raise ncnn_files.damaged(param)
+                yield blob, np.asarray(values)
     net.clear()
 
 

@@ -29,11 +29,11 @@ class NcnnEngine:
         half = artifact.precision == "fp16"
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
         options.use_bf16_packed = options.use_bf16_storage = artifact.precision == "bf16"
-        int8 = artifact.precision in ("int8", "mixed-int8")
-        options.use_int8_inference = int8
-        if int8 and "vnni" in (read_cpu(Tree()).features or ()):
+        options.use_int8_inference = artifact.precision in ("int8", "mixed-int8")
+        if artifact.precision == "int8" and "vnni" in (read_cpu(Tree()).features or ()):
             # Its products in int8 beat Winograd's fewer ones in int16, by 5 % of YOLO26n's time at
-            # 640 px, one thread of a Zen 4. On ARM ncnn itself decides so where there are any.
+            # 640 px, one thread of a Zen 4; on ARM ncnn itself decides so where there are any.
+            # Float convolutions, of which a mixed model has many, take twice as long without it.
             options.use_winograd_convolution = False
         param, weights = artifact.files
         # ncnn answers with a number and writes its reason to stderr.
