@@ -12,8 +12,7 @@ from pathlib import Path
 def quiet_native_code() -> Iterator[None]:
     """Lead the process's standard error nowhere, for libraries whose only log it is.
 
-    Every thread is silent meanwhile: for the opening of a model, not for work that others watch.
-    Errors are exceptions and pass.
+    Every thread is silent meanwhile. Errors are exceptions and pass.
     """
     try:
         kept = os.dup(2)
