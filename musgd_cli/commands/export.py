@@ -132,6 +132,10 @@ def export(
             else:
                 live.update(Text(text, style="dim"))
 
+        def show_detail(text: str) -> None:
+            if live is not None:
+                live.update(Text(text, style="dim"))
+
         try:
             report = compress.export(
                 source,
@@ -146,6 +150,7 @@ def export(
                 out=out,
                 trust=trust,
                 on_progress=show,
+                on_detail=show_detail,
                 on_note=terminal.say,
                 on_warning=terminal.warn,
             )

@@ -34,6 +34,7 @@ def export(
     out: Path | None = None,
     trust: bool = False,
     on_progress: Callable[[str], None] = _ignore,
+    on_detail: Callable[[str], None] = _ignore,
     on_note: Callable[[str], None] = _ignore,
     on_warning: Callable[[str], None] = _ignore,
 ) -> ExportReport:
@@ -58,6 +59,7 @@ def export(
             ``runs/<stem>/artifacts``.
         trust: Load the weights without restriction: they then may run any code.
         on_progress: Told what is being done.
+        on_detail: Told often, how far that is.
         on_note: Told what was replaced.
         on_warning: Told what should be known even by those who asked for quiet.
 
@@ -82,7 +84,7 @@ def export(
         trust=trust,
     )
     return session.export(
-        found, orders, wishes, session.Listeners(on_progress, on_note, on_warning)
+        found, orders, wishes, session.Listeners(on_progress, on_detail, on_note, on_warning)
     )
 
 

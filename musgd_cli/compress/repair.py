@@ -51,7 +51,12 @@ class Builder(Protocol):
 
 
 def repair(
-    builder: Builder, first: Draft, judged: Artifact, *, on_progress: Callable[[str], None]
+    builder: Builder,
+    first: Draft,
+    judged: Artifact,
+    *,
+    on_progress: Callable[[str], None],
+    on_detail: Callable[[str], None],
 ) -> tuple[Draft, Artifact]:
     """Rebuild a model that did not pass, with more and more of its worst layers in float.
 
@@ -63,13 +68,14 @@ def repair(
         first: The model that did not pass.
         judged: Its record.
         on_progress: Told what is being done.
+        on_detail: Told how far the measurement of the layers is.
 
     Returns:
         The first model that passed, or else the one that lost least, and its record; `Repair` says
         what was returned and what it cost.
     """
     on_progress("measuring which layers int8 harms")
-    groups = _worst_first(builder, on_progress)
+    groups = _worst_first(builder, on_detail)
     best, record, builds = first, judged, 0
     kept: tuple[str, ...] = ()
     for size in (2**power for power in range(BUILDS)):
@@ -95,9 +101,7 @@ def repair(
     return best, record.model_copy(update={"repair": outcome})
 
 
-def _worst_first(
-    builder: Builder, on_progress: Callable[[str], None]
-) -> list[Sensitivity]:
+def _worst_first(builder: Builder, on_detail: Callable[[str], None]) -> list[Sensitivity]:
     from musgd_cli.compress import sensitivity
 
     material = builder.material
@@ -111,7 +115,7 @@ def _worst_first(
         material.onnx,
         folder / quantizer.FILES[0],
         list(islice(material.inputs, IMAGES)),
-        on_progress=on_progress,
+        on_progress=on_detail,
     )
 
 

@@ -77,6 +77,8 @@ class Listeners:
     """Whom to tell how it goes."""
 
     on_progress: Callable[[str], None]
+    on_detail: Callable[[str], None]
+    """Told often: how far the part is that ``on_progress`` named."""
     on_note: Callable[[str], None]
     on_warning: Callable[[str], None]
 
@@ -378,7 +380,11 @@ class _Workshop:
             and judged.gate.verdict != "passed"
         ):
             draft, judged = repair.repair(
-                builder, draft, judged, on_progress=lambda what: self._tell(piece, f", {what}")
+                builder,
+                draft,
+                judged,
+                on_progress=lambda what: self._tell(piece, f", {what}"),
+                on_detail=self.listeners.on_detail,
             )
         return artifacts.keep(draft, judged, made.network, self.listeners.on_note)
 

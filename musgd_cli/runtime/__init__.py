@@ -37,6 +37,11 @@ def engine_class(runtime: str) -> type[Engine]:
     from musgd_cli.errors import UnsupportedError
     from musgd_cli.runtime.telemetry import block_telemetry
 
+    if runtime == "tensorrt":
+        raise UnsupportedError(
+            "musgd runs no TensorRT engine yet",
+            "the README beside the model says how trtexec builds one on the board, and times it",
+        )
     if runtime not in _CLASSES:
         known = ", ".join(_CLASSES)
         raise UnsupportedError(

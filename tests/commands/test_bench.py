@@ -113,7 +113,7 @@ def test_a_missing_runtime_leaves_the_others(
     assert main(["bench", "r", "--json", *QUICK]) == 0
     captured = capsys.readouterr()
     assert [r["runtime"] for r in json.loads(captured.out)["reports"]] == ["null"]
-    assert "error: there is no tensorrt engine" in captured.err
+    assert "error: musgd runs no TensorRT engine yet" in captured.err
     assert "mend: " in captured.err
 
 
@@ -195,9 +195,9 @@ def test_only_runtimes_that_are_missing_is_exit_3(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     artifact = workshop / "runs/r/artifacts/x86-cpu-null-fp32-64"
-    tiny.describe(artifact, "litert", ())
+    tiny.describe(artifact, "tensorrt", ())
     assert main(["bench", "r", *QUICK]) == 3
-    assert "there is no litert engine" in two_lines(capsys)[0]
+    assert "no TensorRT engine" in two_lines(capsys)[0]
 
 
 def test_a_damaged_model_fails_and_the_others_are_measured(

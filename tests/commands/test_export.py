@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 _NEEDED = ("torch", "ultralytics", "onnx", "onnxruntime", "openvino", "nncf", "pnnx", "ncnn")
+HAS_LITERT = all(find_spec(name) for name in ("litert_torch", "ai_edge_quantizer"))
 needs_tools = pytest.mark.skipif(
     any(find_spec(name) is None for name in _NEEDED), reason="the quantize extra is not installed"
 )
@@ -71,6 +72,7 @@ def typed(given: Path, tmp_path_factory: pytest.TempPathFactory):
     (root / "home").mkdir()
     (root / "work").mkdir()
     options = ["--int8", "--target", "x86-cpu,pi4b", "--imgsz", "64", "--calib", "3"]
+    options += ["--set", "compress.precisions=fp32"]
     done = musgd(
         *("export", str(given / "tiny.pt"), "--data", str(given / "set.yaml"), *options, "--json"),
         cwd=root / "work",
@@ -88,12 +90,15 @@ def test_stdout_is_one_report(typed):
     report = json.loads(done.stdout)
     assert [(a["runtime"], a["precision"]) for a in report["artifacts"]] == [
         ("onnxruntime", "fp32"),
+        ("openvino", "fp32"),
         ("openvino", "int8"),
         ("onnxruntime", "int8"),
         ("onnxruntime", "fp32"),
         ("ncnn", "fp32"),
+        ("ncnn", "int8"),
+        *([("litert", "fp32"), ("litert", "int8")] if HAS_LITERT else []),
     ]
-    assert [(s["target"], s["runtime"]) for s in report["skipped"]] == [("pi4b", "ncnn")]
+    assert {s["runtime"] for s in report["skipped"]} == (set() if HAS_LITERT else {"litert"})
     assert all((root / "work" / a["path"] / "artifact.json").is_file() for a in report["artifacts"])
 
 
@@ -118,11 +123,11 @@ def test_nothing_is_asked_of_the_network_and_nothing_left_in_the_home(typed):
 @needs_tools
 def test_the_table_names_what_was_skipped_and_what_is_next(given, tmp_path):
     done = musgd(
-        *("export", str(given / "tiny.pt"), "--target", "jetson-nano", "--imgsz", "64"),
+        *("export", str(given / "tiny.pt"), "--target", "jetson-nano", "--imgsz", "64", "--int8"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert "skipped: jetson-nano tensorrt" in done.stdout
+    assert "skipped: jetson-nano tensorrt: int8 is not made, but fp16: Maxwell" in done.stdout
     assert "mend: " in done.stdout
     assert done.stdout.rstrip().endswith("next: musgd bench runs/tiny")
 
@@ -138,6 +143,10 @@ def test_the_table_names_what_was_skipped_and_what_is_next(given, tmp_path):
         (["tiny.pt", "--runtime", "opnvino"], 2),
         (["tiny.pt", "--int8", "--target", "x86-cpu"], 2),
         (["tiny.pt", "--calib", "3", "--set", "compress.calib=4"], 2),
+        (["tiny.pt", "--imgsz", "64,huge"], 2),
+        (["tiny.pt", "--calib-method", "guess"], 2),
+        (["tiny.pt", "--max-drop", "2"], 2),
+        (["tiny.pt", "--int8", "--strict", "--target", "jetson-nano"], 3),
     ],
 )
 @needs_tools

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,26 +12,146 @@ import numpy as np
 import pytest
 
 from musgd_cli import compress
+from musgd_cli.compress import litert as litert_format
+from musgd_cli.compress import ncnn as ncnn_format
 from musgd_cli.compress import openvino as openvino_format
-from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.compress.formats import missing
+from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.runs import read_artifact
 from musgd_cli.runtime import open_engine
 from musgd_cli.storage import sha256_of
 
+HAS_LITERT = not missing(litert_format.NEEDS["int8"])
+
 
 def test_each_target_gets_its_parent_and_its_runtimes(job):
     made = [(a.target, a.runtime, a.precision) for a in job.report.artifacts]
+    has_bf16 = ("x86-cpu", "openvino", "bf16") in made
     assert made == [
         ("x86-cpu", "onnxruntime", "fp32"),
+        ("x86-cpu", "openvino", "fp32"),
+        *([("x86-cpu", "openvino", "bf16")] if has_bf16 else []),
         ("x86-cpu", "openvino", "int8"),
         ("x86-cpu", "onnxruntime", "int8"),
         ("pi4b", "onnxruntime", "fp32"),
-        ("pi4b", "ncnn", "fp32"),
+        ("pi4b", "ncnn", "fp16"),
+        ("pi4b", "ncnn", "int8"),
+        *([("pi4b", "litert", "int8")] if HAS_LITERT else []),
         ("jetson-nano", "onnxruntime", "fp32"),
+        ("jetson-nano", "tensorrt", "fp16"),
     ]
-    skipped = [(s.target, s.runtime) for s in job.report.skipped]
-    assert skipped == [("pi4b", "ncnn"), ("jetson-nano", "tensorrt")]
+    skipped = {(s.target, s.runtime): s.why for s in job.report.skipped}
+    assert ("x86-cpu", "openvino") in skipped or has_bf16
+    assert ("pi4b", "litert") in skipped or HAS_LITERT
+    # Maxwell has no int8: that is said, and what it has is made in its place.
+    assert "fp16" in skipped["jetson-nano", "tensorrt"]
+    assert "Maxwell" in skipped["jetson-nano", "tensorrt"]
     assert all(s.mend for s in job.report.skipped)
+    assert job.report.unmade == ()
+
+
+def test_each_model_is_held_against_its_parent(job, given):
+    for artifact in job.report.artifacts:
+        if (artifact.runtime, artifact.precision) == ("onnxruntime", "fp32"):
+            assert artifact.gate is None
+            continue
+        assert artifact.gate.n_images == 3
+        assert artifact.gate.split == "val"
+        assert artifact.gate.data == str(given / "squares.yaml")
+        ran = "onnxruntime" if artifact.runtime == "tensorrt" else artifact.runtime
+        assert artifact.gate.scored_by.startswith(f"{ran} ")
+    nano = job.artifact("jetson-nano", "tensorrt", "fp16")
+    assert "does not run here" in nano.gate.scored_by
+
+
+def test_the_convolutions_are_named_by_what_they_became(job):
+    for runtime, target in (("openvino", "x86-cpu"), ("onnxruntime", "x86-cpu"), ("ncnn", "pi4b")):
+        artifact = job.artifact(target, runtime, "int8")
+        assert len(artifact.int8_layers) > 50
+        assert not set(artifact.int8_layers) & set(artifact.float_layers)
+
+
+def test_without_data_nothing_is_gated_and_float_models_are_made(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = compress.export(
+        str(given / "weights.pt"),
+        targets=["x86-cpu"],
+        flags={"train.imgsz": 64, "compress.precisions": ("fp32",)},
+    )
+    assert [a.gate for a in report.artifacts] == [None, None]
+
+
+def test_several_sizes(run_export, tmp_path):
+    flags = {"compress.runtimes": ("onnxruntime",)}
+    made = run_export(tmp_path, targets=["x86-cpu"], sizes=(96, 64, 96), flags=flags)
+    assert [a.imgsz for a in made.report.artifacts] == [96, 64]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "x86-cpu-onnxruntime-fp32-64",
+        "x86-cpu-onnxruntime-fp32-96",
+    ]
+
+
+def test_strict_makes_nothing_where_something_cannot_be_made(run_export, tmp_path):
+    with pytest.raises(UnsupportedError, match=r"jetson-nano tensorrt: .*Maxwell"):
+        run_export(tmp_path / "out", targets=["x86-cpu", "jetson-nano"], int8=True, strict=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_of_which_nothing_can_be_made_is_named(run_export, tmp_path, monkeypatch):
+    monkeypatch.setitem(ncnn_format.NEEDS, "fp16", ("no_such_module",))
+    flags = {"compress.runtimes": ("ncnn",)}
+    made = run_export(tmp_path, targets=["pi4b"], flags=flags)
+    assert made.report.unmade == ("pi4b",)
+    assert [a.runtime for a in made.report.artifacts] == ["onnxruntime"]
+
+
+def test_a_run_without_its_data_still_gives_float_models(given, tmp_path, monkeypatch):
+    """The run was copied to another machine; its data was not."""
+    from musgd_cli.hardware import detect
+    from musgd_cli.runs import RunFolder
+    from musgd_cli.settings import settle
+    from musgd_cli.storage import write_record
+
+    run = RunFolder(tmp_path / "runs" / "moved")
+    run.weights.mkdir(parents=True)
+    shutil.copyfile(given / "weights.pt", run.weights / "best.pt")
+    flags = {"train.data": "/gone/data.yaml", "train.imgsz": 64, "compress.precisions": ("fp32",)}
+    write_record(run.plan_file, settle(host=detect(), target="x86-cpu", flags=flags))
+    run.train_file.write_text(json.dumps(TRAINED))
+    monkeypatch.chdir(tmp_path)
+    warnings: list[str] = []
+    report = compress.export("moved", on_warning=warnings.append)
+    assert len(report.artifacts) == 2
+    assert "nothing is held against its float parent" in warnings[0]
+    with pytest.raises(UsageError, match="gone"):
+        compress.export("moved", int8=True)
+
+
+TRAINED = {
+    "run": "moved",
+    "weights": "weights/best.pt",
+    "sha256": "0" * 64,
+    "optimizer": "musgd",
+    "epochs": 1,
+    "steps": 1,
+    "seconds": 1.0,
+    "map50_95": None,
+    "map50": None,
+    "peak_memory_mb": None,
+    "clipped_share": None,
+    "beta_mean": None,
+    "data": "/gone/data.yaml",
+    "n_images": 1,
+    "n_val_images": 1,
+    "names": ["disc", "square", "bar: long"],
+    "model": "yolo26n.yaml",
+    "imgsz": 64,
+    "batch": 1,
+    "seed": 0,
+    "device": "cpu",
+    "threads": 1,
+    "target": "x86-cpu",
+}
 
 
 def test_a_folder_is_named_by_what_was_built_and_holds_its_record(job):
@@ -76,6 +198,10 @@ def test_the_parent_answers_as_torch_does(job, given):
 def test_every_model_runs_in_its_own_engine(job):
     x = np.random.default_rng(2).random((1, 3, 64, 64), dtype=np.float32)
     for artifact in job.report.artifacts:
+        if artifact.runtime == "tensorrt":
+            with pytest.raises(UnsupportedError, match="trtexec|TensorRT"):
+                open_engine(Path(artifact.path), artifact, 1)
+            continue
         output = open_engine(Path(artifact.path), artifact, 1).infer(x)
         assert output.shape == (1, 7, 84)
         assert np.isfinite(output).all()
@@ -121,9 +247,10 @@ def test_ultralytics_runs_the_onnx(job):
 
 def test_a_second_export_replaces_and_says_so(job, run_export, tmp_path):
     options = {"targets": ["x86-cpu"], "flags": {"compress.runtimes": ("onnxruntime",)}}
-    assert run_export(tmp_path, **options).notes == []
+    (head,) = run_export(tmp_path, **options).notes
+    assert head.startswith("x86-cpu: the head that needs NMS (profile x86-cpu: ")
     again = run_export(tmp_path, **options)
-    assert again.notes == [f"replaced {tmp_path / 'x86-cpu-onnxruntime-fp32-64'}"]
+    assert again.notes[1:] == [f"replaced {tmp_path / 'x86-cpu-onnxruntime-fp32-64'}"]
     assert [path.name for path in tmp_path.iterdir()] == ["x86-cpu-onnxruntime-fp32-64"]
 
 
@@ -166,10 +293,17 @@ def test_a_model_unlike_its_parent_is_refused(run_export, tmp_path, monkeypatch)
 
 
 def test_the_head_without_nms(run_export, tmp_path):
-    flags = {"compress.nms_free": True, "compress.runtimes": ("openvino", "ncnn")}
+    flags = {
+        "compress.nms_free": True,
+        "compress.runtimes": ("openvino", "ncnn"),
+        "compress.precisions": ("fp32",),
+    }
     made = run_export(tmp_path, targets=["x86-cpu"], flags=flags)
-    parent, _, ncnn = made.report.artifacts
-    assert (parent.nms_free, ncnn.nms_free) == (True, False)
+    parent, openvino, ncnn = made.report.artifacts
+    assert (parent.nms_free, openvino.nms_free, ncnn.nms_free) == (True, True, False)
+    assert any("ncnn cannot hold the head that is free of NMS" in note for note in made.notes)
+    # Each is held against the parent of its own head.
+    assert openvino.parent_sha256 == parent.sha256 != ncnn.parent_sha256
     x = np.random.default_rng(3).random((1, 3, 64, 64), dtype=np.float32)
     assert open_engine(Path(parent.path), parent, 1).infer(x).shape[2] == 6
 
@@ -217,9 +351,11 @@ def test_bare_weights_do_not_mix_with_a_run_of_their_name(given, tmp_path, monke
 
 def test_a_missing_tool_is_skipped_and_the_others_are_made(run_export, tmp_path, monkeypatch):
     monkeypatch.setitem(openvino_format.NEEDS, "int8", ("openvino", "no_such_module"))
-    made = run_export(tmp_path, targets=["x86-cpu"], int8=True)
+    flags = {"compress.precisions": ("fp32",)}
+    made = run_export(tmp_path, targets=["x86-cpu"], int8=True, flags=flags)
     assert [(a.runtime, a.precision) for a in made.report.artifacts] == [
         ("onnxruntime", "fp32"),
+        ("openvino", "fp32"),
         ("onnxruntime", "int8"),
     ]
     (skipped,) = made.report.skipped

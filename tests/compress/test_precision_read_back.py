@@ -26,7 +26,9 @@ def test_int8_takes_four_fifths(int8_macs, other):
 
 def test_int8_models_are_found_int8(job):
     quantized = Path(job.artifact("x86-cpu", "onnxruntime", "int8").path) / "model.onnx"
-    assert onnx_graph.read_back(quantized).int8_macs_share == pytest.approx(1)
+    found = onnx_graph.read_back(quantized)
+    assert found.int8_macs_share > 0.95
+    assert [name for name in found.float_layers if "model.23/" not in name] == []
     assert (
         openvino.read_back(Path(job.artifact("x86-cpu", "openvino", "int8").path)).int8_macs_share
         > 0.8
@@ -51,7 +53,8 @@ def test_openvino_runs_as_many_convolutions_in_int8_as_the_file_says(job):
 
 def test_a_float_model_is_not_called_int8(job):
     parent = Path(job.artifact("x86-cpu", "onnxruntime", "fp32").path)
-    assert onnx_graph.read_back(parent / "model.onnx") == built(0, 1, "fp32")
+    found = onnx_graph.read_back(parent / "model.onnx")
+    assert (found.precision, found.int8_macs_share, found.int8_layers) == ("fp32", 0, ())
 
 
 def test_weights_in_int8_alone_are_not_int8(job, tmp_path):
@@ -73,7 +76,7 @@ def test_weights_in_int8_alone_are_not_int8(job, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_stored_precision(precision, run_export, tmp_path):
-    flags = {"compress.precision": precision, "compress.runtimes": ("ncnn", "openvino")}
+    flags = {"compress.precisions": (precision,), "compress.runtimes": ("ncnn", "openvino")}
     made = run_export(tmp_path, targets=["pi4b"], flags=flags)
     built_as = {a.runtime: (a.precision, a.size_mb) for a in made.report.artifacts[1:]}
     assert built_as["ncnn"][0] == built_as["openvino"][0] == precision
@@ -81,7 +84,7 @@ def test_stored_precision(precision, run_export, tmp_path):
 
 
 def test_ncnn_files_that_do_not_fit(job, tmp_path):
-    folder = Path(job.artifact("pi4b", "ncnn", "fp32").path)
+    folder = Path(job.artifact("pi4b", "ncnn", "fp16").path)
     param, weights = ncnn.FILES
     (tmp_path / param).write_bytes((folder / param).read_bytes())
     (tmp_path / weights).write_bytes((folder / weights).read_bytes()[:-8])

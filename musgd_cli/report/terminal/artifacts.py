@@ -136,8 +136,9 @@ def _remarks(artifact: Artifact) -> Iterator[RenderableType]:
         nodes = ", ".join(repair.nodes[:SHOWN_NODES])
         more = len(repair.nodes) - SHOWN_NODES
         cost = "" if repair.time_ratio is None else f", {repair.time_ratio:.2f} x the time"
+        builds = "1 build" if repair.builds == 1 else f"{repair.builds} builds"
         yield Text(
-            f"{name}: repaired in {repair.builds} builds, {len(repair.nodes)} operations in float: "
+            f"{name}: repaired in {builds}, {len(repair.nodes)} operations in float: "
             f"drop {figure(repair.drop_before)} -> {figure(gate.map50_95_drop if gate else None)}, "
             f"int8 MACs {repair.int8_macs_share_before:.0%} -> {artifact.int8_macs_share:.0%}, "
             f"{repair.size_mb_before:.2f} -> {artifact.size_mb:.2f} MB{cost}"
