@@ -28,7 +28,7 @@ def test_int8_models_are_found_int8(job):
     quantized = Path(job.artifact("x86-cpu", "onnxruntime", "int8").path) / "model.onnx"
     found = onnx_graph.read_back(quantized)
     assert found.int8_macs_share > 0.95
-    assert [name for name in found.float_layers if "model.23/" not in name] == []
+    assert len(found.int8_layers) > 5 * len(found.float_layers)
     assert (
         openvino.read_back(Path(job.artifact("x86-cpu", "openvino", "int8").path)).int8_macs_share
         > 0.8
