@@ -161,6 +161,8 @@ def _parse(text: str) -> Iterator[Layer]:
 
 
 def _read_tensor(data: bytes, at: int, slot: _Slot) -> tuple[Tensor, int]:
+    if slot.n_values < 1:  # NumPy takes -1 for all there is
+        raise ValueError
     kind: type[np.generic] = np.float32
     if slot.is_flagged:
         flag = int.from_bytes(data[at : at + 4], "little")

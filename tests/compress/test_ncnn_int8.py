@@ -342,6 +342,7 @@ def test_a_file_that_was_cut_or_grew_is_refused(made, tmp_path_factory, data):
         lambda text: text.replace("7767517", "7767518"),
         lambda text: text.replace(" 8=1", "", 1),
         lambda text: text.replace(" 6=4608", " 6=4604", 1),
+        lambda text: text.replace(" 6=4608", " 6=-1", 1),
         lambda text: text.replace(" 5=1", " 5=one", 1),
     ],
 )
