@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from musgd_cli.compress.sensitivity import Sensitivity
 
 BUILDS = 6
-"""Models built at most: the worst group in float, then the worst 2, 4, 8, 16 and 32."""
+"""Models scored at most: with the worst group in float, the worst 2, 4 and so on. A choice that
+changes nothing, as the format keeps those float anyway, does not count."""
 
 IMAGES = 4
 """Calibration images that the sensitivity is measured on."""
@@ -76,20 +77,23 @@ def repair(
     """
     on_progress("measuring which layers int8 harms")
     groups = _worst_first(builder, on_detail)
-    best, record, builds = first, judged, 0
+    best, record = first, judged
     kept: tuple[str, ...] = ()
-    for size in (2**power for power in range(BUILDS)):
+    known = {first.artifact.sha256}
+    size, builds = 1, 0
+    while builds < BUILDS and record.gate is not None and record.gate.verdict != "passed":
         nodes = tuple(node for group in groups[:size] for node in group.nodes)
-        if set(nodes) == set(kept) and builds:
-            break  # there are no more groups
         on_progress(f"repair {builds + 1} of {BUILDS}: {len(nodes)} operations in float")
         draft = builder.draft(frozenset(nodes))
-        found = builder.judge(draft)
-        builds += 1
-        if _better(found, record):
-            best, record, kept = draft, found, nodes
-        if found.gate is not None and found.gate.verdict == "passed":
+        if draft.artifact.sha256 not in known:
+            known.add(draft.artifact.sha256)
+            found = builder.judge(draft)
+            builds += 1
+            if _better(found, record):
+                best, record, kept = draft, found, nodes
+        if size >= len(groups):
             break
+        size *= 2
     outcome = Repair(
         nodes=kept,
         builds=builds,
