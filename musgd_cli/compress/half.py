@@ -75,9 +75,11 @@ class _Conversion:
         model = onnx.ModelProto()
         model.CopyFrom(source)
         del model.graph.node[:], model.graph.value_info[:]
-        model.graph.node.extend(self._nodes)
-        model.graph.initializer.extend(self._new_constants.values())
         taken = {name for node in self._nodes for name in node.input}
+        model.graph.node.extend(
+            node for node in self._nodes if node.op_type != "Constant" or node.output[0] in taken
+        )
+        model.graph.initializer.extend(self._new_constants.values())
         kept = [tensor for tensor in model.graph.initializer if tensor.name in taken]
         del model.graph.initializer[:]
         model.graph.initializer.extend(kept)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 SCORE = 0.1
-"""Least score of a prediction that is compared."""
+"""Least score of a prediction that is compared, and that a difference is a share of."""
 
 BEST = 100
 """How many are compared where fewer reach `SCORE`."""
@@ -31,8 +31,8 @@ class Sensitivity:
     nodes: tuple[str, ...]
     """Names in the float parent."""
     error: float
-    """Mean difference of the scores of its good predictions, plus how far their corners move, as a
-    share of the box's side, at most 1 each."""
+    """How far the scores of good predictions are off, as a share of the score, plus how far their
+    corners move, as a share of the box's side: at most 1 each, the mean over predictions."""
     macs: float
     """Multiply-accumulates of the group's convolutions."""
 
@@ -248,7 +248,7 @@ def _error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     scores = expected[4:].max(axis=0)
     good = _good(scores)
     wanted, got = expected[:, good], found[:, good]
-    score = np.abs(wanted[4:] - got[4:]).max(axis=0)
+    score = np.abs(wanted[4:] - got[4:]).max(axis=0) / np.maximum(scores[good], SCORE)
     sides = np.sqrt(np.maximum(wanted[2] * wanted[3], 1))
     moved = np.abs(_corners(wanted[:4]) - _corners(got[:4])).mean(axis=0) / sides
     return float((np.minimum(score, 1) + np.minimum(moved, 1)).mean())
@@ -273,8 +273,7 @@ def _final_error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> f
         moved = np.abs(found[:, :4] - row[:4]).mean(axis=1) / side
         moved[found[:, 5] != row[5]] = np.inf
         nearest = int(moved.argmin())
-        if moved[nearest] < 1:
-            errors.append(abs(float(row[4] - found[nearest, 4])) + float(moved[nearest]))
-        else:
-            errors.append(float(row[4]) + 1)  # it is gone
+        difference = abs(float(row[4] - found[nearest, 4])) / max(float(row[4]), SCORE)
+        gone = moved[nearest] >= 1
+        errors.append(2.0 if gone else min(difference, 1.0) + float(moved[nearest]))
     return float(np.mean(errors))

@@ -104,7 +104,7 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     else:
         _save(half.round_to_half(source), file)
     if version is None:
-        _build_engine(file)
+        build_engine(file)
     return method
 
 
@@ -163,7 +163,12 @@ def builder() -> str | None:
     return "tensorrt_rtx" if find_spec("tensorrt_rtx") is not None else None
 
 
-def _build_engine(onnx: Path) -> None:
+def build_engine(onnx: Path) -> None:
+    """Build an engine beside an ONNX, strongly typed, if this machine can.
+
+    Raises:
+        MusgdError: TensorRT is installed and builds none.
+    """
     name = builder()
     if name is None:
         return

@@ -9,6 +9,7 @@ import openvino
 from numpy.typing import NDArray
 
 from musgd_cli.errors import UnsupportedError
+from musgd_cli.hardware.cpu import computes_bf16
 from musgd_cli.records import Artifact
 from musgd_cli.runtime.engine import cannot_load, check_shapes
 
@@ -56,12 +57,13 @@ class OpenVinoEngine:
         """
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         wanted = {"fp16": "f16", "bf16": "bf16"}.get(artifact.precision, "f32")
-        if _CAPABILITY[wanted] in capabilities:
-            return wanted
-        if wanted == "bf16":
+        # Asked for what a CPU lacks, OpenVINO takes something else without a word.
+        if wanted == "bf16" and not (_CAPABILITY[wanted] in capabilities and computes_bf16()):
             raise UnsupportedError(
                 f"{folder} is bf16, which this CPU does not compute", "bench the fp32 artifact"
             )
+        if _CAPABILITY[wanted] in capabilities:
+            return wanted
         return "f32"  # weights stored in fp16 are widened once, when the model is compiled
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

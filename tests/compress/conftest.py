@@ -61,6 +61,59 @@ def given(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def make_material(given: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Make what a format builds from: a float parent of the given weights, images that calibrate.
+
+    Normalized by what it sees, and with scores about a half: a random network answers alike to all.
+    """
+    import torch
+
+    from musgd_cli.compress import calibration, formats, parent
+    from musgd_cli.data import load
+    from musgd_cli.train.checkpoint import load_weights
+
+    def make(*, nms_free: bool) -> formats.Material:
+        weights = given / "weights.pt"
+        model = load_weights(weights, trust=False)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+                module.reset_running_stats()
+        noise = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            model.train()(noise)
+            head = model.model[-1]
+            for branches, bias in (
+                (head.cv2, 1.0),
+                (head.one2one_cv2, 1.0),
+                (head.cv3, 0.0),
+                (head.one2one_cv3, 0.0),
+            ):
+                for i, branch in enumerate(branches):
+                    branch[-1].weight.mul_(0.2)
+                    branch[-1].bias.fill_(bias + 0.1 * i)  # of equal ones torch writes one
+        network = parent.prepare(model, SIZE, nms_free=nms_free, source=weights)
+        file = tmp_path_factory.mktemp("parent") / parent.FILE
+        parent.write(network, file)
+        inputs = calibration.choose(load(given / "squares.yaml"), 4, seed=0).at(SIZE)
+        return formats.Material("x86-gpu", network, file, inputs, "minmax")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def material(make_material):
+    """Of the head that needs NMS."""
+    return make_material(nms_free=False)
+
+
+@pytest.fixture(scope="session")
+def nms_free_material(make_material):
+    """Of the head that needs none."""
+    return make_material(nms_free=True)
+
+
 @dataclass
 class Job:
     """What one export did."""

@@ -13,6 +13,7 @@ import pytest
 import tiny_artifact as tiny
 
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError
+from musgd_cli.hardware.cpu import computes_bf16
 from musgd_cli.records import Artifact
 from musgd_cli.runtime import engine_class, open_engine
 
@@ -93,6 +94,25 @@ def test_fp16_on_a_cpu_without_it_is_not_run_in_bf16(tmp_path: Path) -> None:
     engine = open_engine(tmp_path, tiny.make_openvino(tmp_path, precision="fp16"), threads=1)
     has_fp16 = "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert engine.settings["precision"] == ("f16" if has_fp16 else "f32")
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_runs_in_bf16_or_not_at_all(
+    has_bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    artifact = tiny.make_openvino(tmp_path, precision="bf16")
+    if has_bf16:
+        if not computes_bf16():
+            pytest.skip("this CPU has no bf16")
+        assert "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        assert open_engine(tmp_path, artifact, threads=1).settings["precision"] == "bf16"
+        return
+    engine_class("openvino")
+    monkeypatch.setattr("musgd_cli.runtime.openvino.computes_bf16", lambda: False)
+    with pytest.raises(UnsupportedError, match="bf16"):
+        open_engine(tmp_path, artifact, threads=1)
 
 
 def test_ncnn_computes_in_what_the_artifact_says(tmp_path: Path) -> None:
