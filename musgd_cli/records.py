@@ -173,6 +173,8 @@ class TrainSettings(Frozen):
     model: str
     """Weights (``.pt``) to start from, or a model YAML (``yolo26n.yaml``) to train from scratch."""
     name: str | None = None
+    distill: str | None = None
+    """Weights (``.pt``) of a teacher, whose features are learnt beside the labels."""
     epochs: int = Field(gt=0)
     imgsz: int = Field(ge=32, multiple_of=32)
     batch: int = Field(gt=0)
@@ -815,6 +817,8 @@ class PruneResult(Record):
     """``None`` while the fine-tuning is not finished."""
     gate: Gate | None = None
     """The fine-tuned model held against the parent."""
+    distilled: bool
+    """The parent taught it."""
     epochs: int
     """Of fine-tuning, as planned."""
     imgsz: int

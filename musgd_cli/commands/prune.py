@@ -40,6 +40,10 @@ def prune(
         float | None,
         typer.Option(metavar="X", help="Most mAP50-95 that may be lost. Default: 0.04."),
     ] = None,
+    distill: Annotated[
+        bool,
+        typer.Option("--distill", help="Let the parent teach its features in the fine-tuning."),
+    ] = False,
     seed: Seed = None,
     assignments: Set = None,
     trust: Annotated[
@@ -73,6 +77,7 @@ def prune(
             macs=macs,
             speedup=speedup,
             max_drop=max_drop,
+            distill=distill,
             flags=flags,
             spelling=spelling,
             trust=trust,

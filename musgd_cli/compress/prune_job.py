@@ -68,6 +68,7 @@ def settle_job(
     flags: Mapping[str, Any],
     spelling: Mapping[str, str],
     max_drop: float | None,
+    distill: bool,
     trust: bool,
 ) -> Job:
     """Settle what is to be done; see `musgd_cli.compress.prune`."""
@@ -81,7 +82,11 @@ def settle_job(
             f"prune needs {', '.join(absent)}, not installed here", "pip install 'musgd-cli[prune]'"
         )
     parent = _find(source)
-    plan = _fine_tuning(parent, {k: v for k, v in flags.items() if v is not None}, spelling)
+    given = {key: value for key, value in flags.items() if value is not None}
+    if distill:
+        given["train.distill"] = str(parent.weights)
+        spelling = {**spelling, "train.distill": "--distill"}
+    plan = _fine_tuning(parent, given, spelling)
     if plan.train.data is None:
         raise UsageError(
             f"pruning {parent.weights} needs the data set it was trained on",
@@ -138,6 +143,8 @@ def _fine_tuning(parent: _Parent, flags: Mapping[str, Any], spelling: Mapping[st
         "optim.lr": (float(f"{plan.optim.lr * LR_SHARE:.3g}"), f"{_SOURCE}, a third of before"),
         "optim.warmup_epochs": (WARMUP_EPOCHS, _SOURCE),
     }
+    if plan.train.distill is not None:
+        ours["train.distill"] = (None, _SOURCE)  # the parent's teacher
     given = {key: (value, spelling.get(key, f"--set {key}")) for key, value in flags.items()}
     kept = {key: value for key, value in ours.items() if key not in given}
     return change(plan, kept, given if parent.plan else {})

@@ -282,6 +282,7 @@ class _Workshop:
             pruned=found["pruned"],
             tuned=found.get("tuned"),
             gate=gate,
+            distilled=plan.train.distill is not None,
             epochs=plan.train.epochs,
             imgsz=self._imgsz,
             nms_free=plan.compress.nms_free,

@@ -298,6 +298,8 @@ def write_weights(path: Path, model: nn.Module, details: Mapping[str, Any]) -> N
     stored: Any = deepcopy(model).half().cpu().to(memory_format=torch.contiguous_format)
     stored.requires_grad_(False)
     stored.criterion = None
+    for module in stored.modules():
+        module._forward_hooks.clear()  # a teacher's, which would be pickled
     stored.args = dict(details.get("train_args", {}))
     for value in stored.state_dict().values():
         if value.is_floating_point():

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG_KEYS
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -35,7 +36,13 @@ from musgd_cli.hardware.thermal import temperature_c
 from musgd_cli.records import EpochLog, Plan, StepLog, TrainSettings, TrainStart
 from musgd_cli.runs import RunFolder
 from musgd_cli.train import optimizers
-from musgd_cli.train.checkpoint import is_pruned, load_weights, read_model_config, write_weights
+from musgd_cli.train.checkpoint import (
+    first_line,
+    is_pruned,
+    load_weights,
+    read_model_config,
+    write_weights,
+)
 from musgd_cli.train.dataset import EpochSampler, RunDataset, loader
 from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.journal import Journal
@@ -213,7 +220,22 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         """
         if self.state is not None:
             self.model = self._from_weights(load_weights(self.last, self.trust))
-            return
+        else:
+            self._set_out()
+        if self.settings.distill is not None:
+            self.set_model_attributes()  # which the teacher's pupil is asked for
+            self.model = self._with_teacher(self.model, self.settings.distill)
+
+    def _with_teacher(self, pupil: Any, teacher: str) -> DistillationModel:
+        try:
+            return DistillationModel(load_weights(teacher, self.trust), pupil)
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"{teacher} cannot teach {self.settings.model}: {first_line(error)}",
+                "give weights of the same kind, or leave train.distill out",
+            ) from error
+
+    def _set_out(self) -> None:
         name = self.settings.model
         suffix = name.rsplit(".", 1)[-1].lower()
         if suffix == "pt":
@@ -362,9 +384,9 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def _mend_buffers(self) -> None:
         """Undo what a forward pass that overflowed has left in the normalization layers."""
-        averages = dict(self.ema.ema.named_buffers())
+        averages = dict(self.ema.ema.named_buffers())  # without the teacher's, which never change
         for name, buffer in unwrap_model(self.model).named_buffers():
-            if buffer.is_floating_point() and not buffer.isfinite().all():
+            if name in averages and not buffer.isfinite().all():
                 buffer.copy_(averages[name])
 
     def _log_step(self, loss: float, norm: float, finite: bool) -> None:
@@ -479,9 +501,10 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             "train_args": {**arguments, "close_mosaic": self.settings.close_mosaic},
             "train_metrics": {**self.metrics, "fitness": self.fitness},
         }
-        write_weights(self.last, self.ema.ema, details)
+        average = _pupil(self.ema.ema)
+        write_weights(self.last, average, details)
         if self.best_fitness == self.fitness:
-            write_weights(self.best, self.ema.ema, details)
+            write_weights(self.best, average, details)
 
     def _epoch_log(self) -> EpochLog:
         seconds = time.monotonic() - self._epoch_began
@@ -537,7 +560,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             progress=progress,
             data_fingerprint=self.data_fingerprint,
             names=self.source.names,
-            model=model.state_dict(),
+            model=_without_teacher(model.state_dict()),
             ema=self.ema.ema.state_dict(),
             ema_updates=self.ema.updates,
             optimizer=self.optimizer.state_dict(),
@@ -556,7 +579,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         if state is None:
             return
         model = unwrap_model(self.model)
-        model.load_state_dict(state.model)
+        model.load_state_dict(state.model, strict=self.settings.distill is None)
         self.ema.ema.load_state_dict(state.ema)
         self.ema.updates = state.ema_updates
         self.optimizer.load_state_dict(state.optimizer)
@@ -577,7 +600,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
     def final_eval(self) -> None:
         """Score the best weights, as they are stored, on the ``val`` split."""
-        self.ema.ema.load_state_dict(load_weights(self.best, self.trust).state_dict())
+        best = load_weights(self.best, self.trust)
+        _pupil(self.ema.ema).load_state_dict(best.state_dict())
         self.metrics = self.validator(self)
 
     def finish(self) -> None:
@@ -595,6 +619,15 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
 
 def _class_names(model: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in dict(model.names).values())
+
+
+def _pupil(model: Any) -> Any:
+    """Return what is trained: the model, or the pupil of one with a teacher."""
+    return getattr(model, "student_model", model)
+
+
+def _without_teacher(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v for name, v in state.items() if not name.startswith("teacher_model.")}
 
 
 _STOPPER_STATE = ("best_fitness", "best_epoch", "possible_stop")

@@ -191,6 +191,37 @@ def test_an_interrupted_fine_tuning_is_resumed(
         assert all((ours[name] == value).all() for name, value in theirs.items())
 
 
+def test_the_parent_can_teach_and_an_interruption_changes_nothing(
+    place: Path, given: Path, flags: dict, ultralytics, stop_after_first_epoch
+):
+    from musgd_cli.train.checkpoint import load_weights
+
+    weights = str(given / "weights.pt")
+    with contextlib.chdir(place):
+        taught = compress.prune(weights, distill=True, flags={**flags, "train.name": "taught"})
+        with pytest.raises(TrainingInterruptedError):
+            compress.prune(
+                weights,
+                distill=True,
+                flags={**flags, "train.name": "taught-on"},
+                follow=stop_after_first_epoch,
+            )
+        train.resume(RunFolder(Path("runs/taught-on")))
+        whole, resumed = (RunFolder(Path("runs") / name) for name in ("taught", "taught-on"))
+        assert taught.distilled
+        assert whole.plan().settings["train.distill"].value == weights
+        assert whole.plan().settings["train.distill"].source == "--distill"
+        assert whole.epochs()[0].losses["dis_loss"] > 0
+        ours, theirs = (
+            load_weights(run.weights / "best.pt").state_dict() for run in (whole, resumed)
+        )
+        assert ours.keys() == theirs.keys()
+        assert all((ours[name] == value).all() for name, value in theirs.items())
+        untaught = load_weights(Path("runs/weights-pruned/weights/best.pt")).state_dict()
+        assert any((ours[name] != value).any() for name, value in untaught.items())
+        assert len(ultralytics.YOLO(whole.weights / "best.pt").names) == 3
+
+
 @pytest.mark.parametrize(
     ("goal", "nearest"),
     [
