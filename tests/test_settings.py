@@ -152,7 +152,7 @@ def test_the_target_gives_imgsz_compress_and_bench() -> None:
         section = key.partition(".")[0]
         if section in ("compress", "bench"):
             assert value.source == "profile pi4b", key
-        elif key not in ("train.imgsz", "train.data", "train.name"):
+        elif key not in ("train.imgsz", "train.data", "train.name", "train.distill"):
             assert value.source.startswith("profile x86-gpu"), key
     assert settled.compress.runtimes == ("ncnn",)
 

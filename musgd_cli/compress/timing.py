@@ -14,7 +14,7 @@ from musgd_cli.runtime import open_engine
 if TYPE_CHECKING:
     from musgd_cli.compress.artifacts import Draft
 
-FEWEST_ROUNDS = 30
+FEWEST_ROUNDS = 100
 MOST_ROUNDS = 2000
 
 
