@@ -7,7 +7,7 @@ put in its place.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from musgd_cli.compress.gate import Scored, Scorer
     from musgd_cli.compress.parent import Network
     from musgd_cli.compress.selection import Order, Source
+    from musgd_cli.data.dataset import DataSet
 
 EXTRA = "quantize"
 
@@ -122,8 +123,7 @@ def export(
     if wishes.strict and skipped:
         row = skipped[0]
         raise UnsupportedError(f"{row.target} {row.runtime}: {row.why}", row.mend)
-    images = _Images(listeners.on_warning)
-    calibrating = [images.of(work) for work in works]
+    calibrating = _choose_images(works, listeners.on_warning)
     listeners.on_progress(f"loading {source.weights}")
     weights = _Weights(
         source, load_weights(source.weights, wishes.trust), sha256_of([source.weights])
@@ -188,52 +188,76 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
     return _Work(order, tuple(pieces), tuple(skipped))
 
 
-class _Images:
-    """The images of each order: those that calibrate, and a scorer of those that are held out."""
-
-    def __init__(self, on_warning: Callable[[str], None]) -> None:
-        self._on_warning = on_warning
-        self._known: dict[Any, _Chosen] = {}
-
-    def of(self, work: _Work) -> _Chosen:
-        """Choose the images of an order.
-
-        Raises:
-            UsageError: There is no data set and int8 needs one, or it cannot be used.
-        """
-        order = work.order
-        if order.data is None:
-            if work.calibrates:
-                raise UsageError(
-                    "int8 needs training images to calibrate on, and no data set is known",
-                    "musgd export … --int8 --data YAML",
-                )
-            return _Chosen(None, None)
-        n = order.settings.calib if work.calibrates else 0
-        key = (order.data, n, order.seed)
-        if key not in self._known:
-            self._known[key] = self._choose(work, order.data, n)
-        return self._known[key]
-
-    def _choose(self, work: _Work, path: str, n: int) -> _Chosen:
-        try:
-            data_set = data.load(path)
-        except UsageError as error:
-            if work.calibrates or work.order.data_given:
-                raise
-            # The run was copied to a machine that does not have its data.
-            self._on_warning(f"nothing is held against its float parent: {error.what}")
-            return _Chosen(None, None)
-        calibrating = calibration.choose(data_set, n, work.order.seed) if n else None
-        if calibrating is not None and calibrating.note is not None:
-            self._on_warning(calibrating.note)
-        return _Chosen(calibrating, gate.Scorer(data_set, calibrating.names if calibrating else ()))
-
-
 @dataclass(frozen=True)
 class _Chosen:
     calibrating: CalibrationSet | None
     scorer: Scorer | None
+
+
+def _choose_images(works: Sequence[_Work], on_warning: Callable[[str], None]) -> list[_Chosen]:
+    """Choose for each order the images that calibrate, and a scorer of those held out.
+
+    What calibrates for one order is scored for none, so that all are scored on the same images.
+
+    Raises:
+        UsageError: There is no data set and int8 needs one, or it cannot be used.
+    """
+    data_sets = {path: _load(path, works, on_warning) for path in _paths(works)}
+    calibrating: dict[_Draw, CalibrationSet] = {}
+    for draw in dict.fromkeys(_Draw.of(work.order) for work in works if work.calibrates):
+        data_set = data_sets[draw.path]
+        assert data_set is not None
+        calibrating[draw] = calibration.choose(data_set, draw.n, draw.seed)
+    for note in dict.fromkeys(chosen.note for chosen in calibrating.values()):
+        if note is not None:
+            on_warning(note)
+    scorers: dict[str | None, Scorer] = {}
+    for path, data_set in data_sets.items():
+        drawn = [chosen.names for draw, chosen in calibrating.items() if draw.path == path]
+        if data_set is not None:
+            scorers[path] = gate.Scorer(data_set, {name for names in drawn for name in names})
+    return [
+        _Chosen(
+            calibrating[_Draw.of(work.order)] if work.calibrates else None,
+            scorers.get(work.order.data),
+        )
+        for work in works
+    ]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What decides which images calibrate."""
+
+    path: str
+    n: int
+    seed: int
+
+    @classmethod
+    def of(cls, order: Order) -> _Draw:
+        return cls(str(order.data), order.settings.calib, order.seed)
+
+
+def _paths(works: Iterable[_Work]) -> list[str]:
+    """Return the data sets that are named, each once."""
+    for work in works:
+        if work.calibrates and work.order.data is None:
+            raise UsageError(
+                "int8 needs training images to calibrate on, and no data set is known",
+                "musgd export … --int8 --data YAML",
+            )
+    return list(dict.fromkeys(w.order.data for w in works if w.order.data is not None))
+
+
+def _load(path: str, works: Iterable[_Work], on_warning: Callable[[str], None]) -> DataSet | None:
+    try:
+        return data.load(path)
+    except UsageError as error:
+        if any(w.calibrates or w.order.data_given for w in works if w.order.data == path):
+            raise
+        # The run was copied to a machine that does not have its data.
+        on_warning(f"nothing is held against its float parent: {error.what}")
+        return None
 
 
 # --------------------------------------------------------------------------------------- making it
