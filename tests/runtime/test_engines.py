@@ -201,7 +201,7 @@ def test_a_wheel_that_does_not_load_is_not_called_missing(
 
 
 def test_a_runtime_we_have_no_engine_for() -> None:
-    with pytest.raises(UnsupportedError, match="tensorrt"):
+    with pytest.raises(UnsupportedError, match="TensorRT"):
         engine_class("tensorrt")
 
 
