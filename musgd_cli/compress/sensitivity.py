@@ -23,6 +23,9 @@ SCORE = 0.1
 BEST = 100
 """How many are compared where fewer reach `SCORE`."""
 
+_NOT_ZERO = 1e-6
+"""Added to weights, all of which may be 0."""
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -32,7 +35,7 @@ class Sensitivity:
     """Names in the float parent."""
     error: float
     """How far the scores of good predictions are off, as a share of the score, plus how far their
-    corners move, as a share of the box's side: at most 1 each, the mean over predictions."""
+    corners move, as a share of the box's side: at most 1 each, the mean weighted by score."""
     macs: float
     """Multiply-accumulates of the group's convolutions."""
 
@@ -251,7 +254,8 @@ def _error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     score = np.abs(wanted[4:] - got[4:]).max(axis=0) / np.maximum(scores[good], SCORE)
     sides = np.sqrt(np.maximum(wanted[2] * wanted[3], 1))
     moved = np.abs(_corners(wanted[:4]) - _corners(got[:4])).mean(axis=0) / sides
-    return float((np.minimum(score, 1) + np.minimum(moved, 1)).mean())
+    errors = np.minimum(score, 1) + np.minimum(moved, 1)
+    return float(np.average(errors, weights=scores[good] + _NOT_ZERO))
 
 
 def _good(scores: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -268,7 +272,8 @@ def _corners(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 def _final_error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     """Compare rows x1, y1, x2, y2, score, class, each with the nearest one of its class."""
     errors = []
-    for row in expected[_good(expected[:, 4])]:
+    rows = expected[_good(expected[:, 4])]
+    for row in rows:
         side = np.sqrt(max(float((row[2] - row[0]) * (row[3] - row[1])), 1.0))
         moved = np.abs(found[:, :4] - row[:4]).mean(axis=1) / side
         moved[found[:, 5] != row[5]] = np.inf
@@ -276,4 +281,4 @@ def _final_error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> f
         difference = abs(float(row[4] - found[nearest, 4])) / max(float(row[4]), SCORE)
         gone = moved[nearest] >= 1
         errors.append(2.0 if gone else min(difference, 1.0) + float(moved[nearest]))
-    return float(np.mean(errors))
+    return float(np.average(errors, weights=rows[:, 4] + _NOT_ZERO))
