@@ -179,10 +179,11 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
         for precision in usable:
             if (runtime, precision) == ("onnxruntime", "fp32"):
                 continue
-            if absent := formats.missing(form.NEEDS[precision]):
-                skip(f"{precision} needs {', '.join(absent)}, not installed here", _pip(form.EXTRA))
-            elif lacking := form.lacks(precision):
+            # First what no package would mend.
+            if lacking := form.lacks(precision):
                 skip(f"{precision}: {lacking[0]}", lacking[1])
+            elif absent := formats.missing(form.NEEDS[precision]):
+                skip(f"{precision} needs {', '.join(absent)}, not installed here", _pip(form.EXTRA))
             else:
                 pieces.append(_Piece(runtime, precision))
     return _Work(order, tuple(pieces), tuple(skipped))
