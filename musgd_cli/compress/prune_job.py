@@ -35,10 +35,13 @@ _NEEDS = ("torch", "torchvision", "ultralytics", "torch_pruning", "onnx", "onnxr
 _SOURCE = "musgd prune"
 
 
+GoalKind = Literal["ratio", "macs", "speedup"]
+
+
 class Goal(NamedTuple):
     """How far to prune."""
 
-    kind: Literal["ratio", "macs", "speedup"]
+    kind: GoalKind
     value: float
 
 
@@ -63,7 +66,7 @@ class _Parent(NamedTuple):
 
 def settle_job(
     source: str | None,
-    goals: Mapping[str, float | None],
+    goals: Mapping[GoalKind, float | None],
     *,
     flags: Mapping[str, Any],
     spelling: Mapping[str, str],
@@ -97,8 +100,8 @@ def settle_job(
     return Job(parent.weights, plan, goal, max_drop, trust)
 
 
-def _goal(goals: Mapping[str, float | None]) -> Goal:
-    given = [Goal(kind, value) for kind, value in goals.items() if value is not None]  # type: ignore[arg-type]
+def _goal(goals: Mapping[GoalKind, float | None]) -> Goal:
+    given = [Goal(kind, value) for kind, value in goals.items() if value is not None]
     if len(given) > 1:
         raise UsageError(
             f"{' and '.join(f'--{goal.kind}' for goal in given)} are given", "leave one of them in"

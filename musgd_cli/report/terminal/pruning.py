@@ -40,7 +40,7 @@ def pruning_table(result: PruneResult, folder: str) -> RenderableType:
         Text(_conditions(result), style="dim"),
     ]
     if result.gate is not None:
-        parts += [_verdict(result), *map(Text, result.gate.reasons)]
+        parts.append(_verdict(result))
     command = f"musgd export {shlex.quote(folder)} --int8"
     parts.append(Text.assemble(("next: ", "bold"), command))
     return Group(*parts)
@@ -87,7 +87,7 @@ def _verdict(result: PruneResult) -> RenderableType:
     assert gate is not None
     verdict, style = VERDICTS[gate.verdict]
     if gate.map50_95_drop is None or gate.interval is None:
-        return Text.assemble("gate: ", (verdict, style))
+        return Text.assemble("gate: ", (verdict, style), f", {'; '.join(gate.reasons)}")
     low, high = gate.interval
     return Text.assemble(
         "gate: ",
