@@ -7,7 +7,7 @@ put in its place.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -15,19 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from musgd_cli import data
 from musgd_cli.bench.selection import require_same_classes
 from musgd_cli.compress import (
     artifacts,
     calibration,
     formats,
     gate,
+    images,
     onnx_graph,
     parent,
     repair,
     silence,
 )
-from musgd_cli.errors import UnsupportedError, UsageError
+from musgd_cli.errors import UnsupportedError
 from musgd_cli.records import (
     Artifact,
     Calibration,
@@ -45,11 +45,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musgd_cli.compress.artifacts import Draft
-    from musgd_cli.compress.calibration import CalibrationSet
     from musgd_cli.compress.gate import Scored, Scorer
     from musgd_cli.compress.parent import Network
     from musgd_cli.compress.selection import Order, Source
-    from musgd_cli.data.dataset import DataSet
 
 EXTRA = "quantize"
 
@@ -123,7 +121,7 @@ def export(
     if wishes.strict and skipped:
         row = skipped[0]
         raise UnsupportedError(f"{row.target} {row.runtime}: {row.why}", row.mend)
-    calibrating = _choose_images(works, listeners.on_warning)
+    calibrating = images.choose(works, listeners.on_warning)
     listeners.on_progress(f"loading {source.weights}")
     weights = _Weights(
         source, load_weights(source.weights, wishes.trust), sha256_of([source.weights])
@@ -187,78 +185,6 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
             else:
                 pieces.append(_Piece(runtime, precision))
     return _Work(order, tuple(pieces), tuple(skipped))
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    calibrating: CalibrationSet | None
-    scorer: Scorer | None
-
-
-def _choose_images(works: Sequence[_Work], on_warning: Callable[[str], None]) -> list[_Chosen]:
-    """Choose for each order the images that calibrate, and a scorer of those held out.
-
-    What calibrates for one order is scored for none, so that all are scored on the same images.
-
-    Raises:
-        UsageError: There is no data set and int8 needs one, or it cannot be used.
-    """
-    data_sets = {path: _load(path, works, on_warning) for path in _paths(works)}
-    calibrating: dict[_Draw, CalibrationSet] = {}
-    for draw in dict.fromkeys(_Draw.of(work.order) for work in works if work.calibrates):
-        data_set = data_sets[draw.path]
-        assert data_set is not None
-        calibrating[draw] = calibration.choose(data_set, draw.n, draw.seed)
-    for note in dict.fromkeys(chosen.note for chosen in calibrating.values()):
-        if note is not None:
-            on_warning(note)
-    scorers: dict[str | None, Scorer] = {}
-    for path, data_set in data_sets.items():
-        drawn = [chosen.names for draw, chosen in calibrating.items() if draw.path == path]
-        if data_set is not None:
-            scorers[path] = gate.Scorer(data_set, {name for names in drawn for name in names})
-    return [
-        _Chosen(
-            calibrating[_Draw.of(work.order)] if work.calibrates else None,
-            scorers.get(work.order.data),
-        )
-        for work in works
-    ]
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """What decides which images calibrate."""
-
-    path: str
-    n: int
-    seed: int
-
-    @classmethod
-    def of(cls, order: Order) -> _Draw:
-        return cls(str(order.data), order.settings.calib, order.seed)
-
-
-def _paths(works: Iterable[_Work]) -> list[str]:
-    """Return the data sets that are named, each once."""
-    for work in works:
-        if work.calibrates and work.order.data is None:
-            raise UsageError(
-                "int8 needs training images to calibrate on, and no data set is known",
-                "musgd export … --int8 --data YAML",
-            )
-    return list(dict.fromkeys(w.order.data for w in works if w.order.data is not None))
-
-
-def _load(path: str, works: Iterable[_Work], on_warning: Callable[[str], None]) -> DataSet | None:
-    try:
-        return data.load(path)
-    except UsageError as error:
-        if any(w.calibrates or w.order.data_given for w in works if w.order.data == path):
-            raise
-        # The run was copied to a machine that does not have its data.
-        on_warning(f"nothing is held against its float parent: {error.what}")
-        return None
 
 
 # --------------------------------------------------------------------------------------- making it
@@ -357,7 +283,7 @@ class _Workshop:
 
     parents: _Parents
     order: Order
-    chosen: _Chosen
+    chosen: images.Chosen
     wishes: Wishes
     listeners: Listeners
 
@@ -431,13 +357,13 @@ class _Builder:
     @cached_property
     def material(self) -> formats.Material:
         """What it is built from, nothing of it kept float."""
-        order, images = self.shop.order, self.shop.chosen.calibrating
-        memo = self.parent.memos.setdefault(images.names if images else None, {})
+        order, chosen = self.shop.order, self.shop.chosen.calibrating
+        memo = self.parent.memos.setdefault(chosen.names if chosen else None, {})
         return formats.Material(
             target=order.target,
             network=self.parent.network,
             onnx=self.parent.onnx,
-            inputs=None if images is None else images.at(order.imgsz),
+            inputs=None if chosen is None else chosen.at(order.imgsz),
             method=order.settings.calib_method,
             quantize_all=self.shop.wishes.quantize_all,
             memo=memo,
@@ -493,12 +419,12 @@ class _Builder:
         return draft.artifact.model_copy(update={"gate": verdict})
 
     def _calibration(self, method: str) -> Calibration:
-        images = self.shop.chosen.calibrating
-        assert images is not None
+        chosen = self.shop.chosen.calibrating
+        assert chosen is not None
         return Calibration(
             method=method,
-            n_images=len(images.images),
-            seed=images.seed,
+            n_images=len(chosen.images),
+            seed=chosen.seed,
             split=calibration.SPLIT,
-            images=images.names,
+            images=chosen.names,
         )
