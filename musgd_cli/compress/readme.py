@@ -56,12 +56,18 @@ def _gate(artifact: Artifact) -> str:
 
 def _loading(artifact: Artifact) -> str:
     if artifact.runtime == "tensorrt":
-        types = "--fp16" if artifact.target in tensorrt.VERSIONS else "--stronglyTyped"
-        return f"""Build the engine on the board that runs it:
+        return f"""Build the engine on the machine that runs it, and time it:
 
 ```sh
-trtexec --onnx={artifact.files[0]} {types} --saveEngine=model.engine
+{_trtexec(artifact)}
 ```"""
     hint = _OPENVINO_HINTS.get(artifact.precision, "f32")
     code = _LOADING[artifact.runtime].format(file=artifact.files[0], hint=hint)
     return f"```python\n{code}\n```"
+
+
+def _trtexec(artifact: Artifact) -> str:
+    model, engine = f"--onnx={artifact.files[0]}", "--saveEngine=model.engine"
+    if artifact.target in tensorrt.VERSIONS:  # JetPack's, not on the PATH; the board has 4 GB
+        return f"/usr/src/tensorrt/bin/trtexec {model} --fp16 --workspace=1024 {engine}"
+    return f"trtexec {model} --stronglyTyped {engine}"

@@ -323,6 +323,12 @@ class _Workshop:
         builder = _Builder(self, made, piece)
         self._tell(piece, "")
         draft = builder.draft(frozenset())
+        if (used := draft.artifact.calibration) is not None:
+            asked = order.settings.calib_method
+            if asked not in used.method:
+                self.listeners.on_warning(
+                    f"{piece.runtime} has no {asked} calibration: {used.method} was taken"
+                )
         judged = builder.judge(draft)
         if (
             self.wishes.auto_mixed
