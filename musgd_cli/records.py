@@ -633,6 +633,7 @@ class Artifact(Record):
     """The output is final boxes; otherwise raw predictions that need NMS."""
     stride: int = 32
     size_mb: float
+    """Of the model; an engine that was built beside it is left out."""
     calibration: Calibration | None = None
     gate: Gate | None = None
     """``None``: not held against its parent, as no data set was known; or it is the parent."""

@@ -154,7 +154,7 @@ def draft(
         names=network.names,
         nms_free=network.nms_free,
         stride=network.stride,
-        size_mb=round(sum((folder / file).stat().st_size for file in files) / 2**20, 3),
+        size_mb=round(sum((folder / file).stat().st_size for file in recipe.files) / 2**20, 3),
         calibration=calibration,
         versions=versions_of(recipe.tools),
     )

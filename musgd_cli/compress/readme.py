@@ -56,7 +56,8 @@ def _gate(artifact: Artifact) -> str:
 
 def _loading(artifact: Artifact) -> str:
     if artifact.runtime == "tensorrt":
-        return f"""Build the engine on the machine that runs it, and time it:
+        built = "".join(f" (`{file}` was built here)" for file in artifact.files[1:])
+        return f"""Build the engine on the machine that runs it{built}, and time it:
 
 ```sh
 {_trtexec(artifact)}

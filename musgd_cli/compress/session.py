@@ -26,6 +26,7 @@ from musgd_cli.compress import (
     parent,
     repair,
     silence,
+    tensorrt,
 )
 from musgd_cli.errors import UnsupportedError
 from musgd_cli.records import (
@@ -404,11 +405,14 @@ class _Builder:
                 build=build,
                 read_back=form.read_back,
                 parent_sha256=self.parent.own.artifact.sha256,
-                tools=("musgd", *form.NEEDS[self.piece.precision]),
+                tools=("musgd", *form.NEEDS[self.piece.precision], *self._engine_builders()),
                 stand_in=form.STAND_IN,
             ),
             artifacts.Trial(self.parent.sample, self.parent.own.output),
         )
+
+    def _engine_builders(self) -> tuple[str, ...]:
+        return tensorrt.BUILDERS if self.piece.runtime == "tensorrt" else ()
 
     def judge(self, draft: Draft) -> Artifact:
         """Return the draft's record with its gate, if there are images to score."""

@@ -47,6 +47,9 @@ VERSIONS: Mapping[str, str] = {"jetson-nano": "8.2"}
 ENGINES: Mapping[str, str] = {"tensorrt": "model.engine", "tensorrt_rtx": "model.rtx.engine"}
 """What is built beside the ONNX, by the module that builds it."""
 
+BUILDERS = ("tensorrt", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13")
+"""Distributions that an engine depends on: it runs on the version it was built by."""
+
 STRONGLY_TYPED = 10
 """The first version of TensorRT that builds strongly typed engines from every ONNX of ours."""
 
