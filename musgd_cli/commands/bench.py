@@ -83,19 +83,18 @@ def bench(
 def _settings(
     threads: int | None, duration: float | None, target: str | None, assignments: list[str] | None
 ) -> BenchSettings:
-    from musgd_cli.errors import UsageError
+    from musgd_cli.commands.planning import settings_of
     from musgd_cli.hardware import detect
-    from musgd_cli.settings import parse_assignments, settle
+    from musgd_cli.settings import settle
 
-    options = {"bench.threads": threads, "bench.duration_s": duration}
-    given = {key: value for key, value in options.items() if value is not None}
-    spelling = {"bench.threads": "--threads", "bench.duration_s": "--duration"}
-    assigned = parse_assignments(assignments or ())
-    for key in given.keys() & assigned.keys():
-        raise UsageError(
-            f"{key} is given twice, by {spelling[key]} and by --set", "leave one of them out"
-        )
-    return settle(host=detect(), target=target, flags=given | assigned, spelling=spelling).bench
+    flags, spelling = settings_of(
+        {
+            "bench.threads": ("--threads", threads),
+            "bench.duration_s": ("--duration", duration),
+        },
+        assignments,
+    )
+    return settle(host=detect(), target=target, flags=flags, spelling=spelling).bench
 
 
 def _line(folder: Path, progress: Progress) -> str:

@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musgd_cli.commands.options import Data, Json, Quiet, Set
+from musgd_cli.commands.options import Data, Json, Quiet, Set, Source, Trust
 
 if TYPE_CHECKING:
     from musgd_cli.records import ExportReport
 
 
 def export(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN|WEIGHTS]",
-            help="A run, its folder or its name, or a .pt. Default: the run that finished last.",
-        ),
-    ] = None,
+    source: Source = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Make int8 models too, calibrated on training images.")
     ] = False,
@@ -90,12 +84,7 @@ def export(
         typer.Option(metavar="DIR", help="Where the artifacts go. Default: into the run."),
     ] = None,
     assignments: Set = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Load weights that may run code. Only if you know the author."
-        ),
-    ] = False,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -109,6 +98,7 @@ def export(
     from rich.text import Text
 
     from musgd_cli import compress
+    from musgd_cli.commands.planning import settings_of
     from musgd_cli.console import Terminal
     from musgd_cli.errors import ExitCode
     from musgd_cli.report.terminal.artifacts import LICENSE_NOTE, export_table
@@ -123,7 +113,7 @@ def export(
         "compress.max_drop": ("--max-drop", max_drop),
         "compress.runtimes": ("--runtime", _split(runtime) or None),
     }
-    flags, spelling = _flags(options, assignments)
+    flags, spelling = settings_of(options, assignments)
     with terminal.live(Text()) as live:
 
         def show(text: str) -> None:
@@ -200,19 +190,3 @@ def _sizes(values: tuple[str, ...]) -> tuple[int, ...]:
         if not value.isdecimal():
             raise UsageError(f"--imgsz {value} is no number of pixels", "--imgsz 256,320")
     return tuple(map(int, values))
-
-
-def _flags(
-    options: dict[str, tuple[str, Any]], assignments: list[str] | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings that options give, and how each was typed."""
-    from musgd_cli.errors import UsageError
-    from musgd_cli.settings import parse_assignments
-
-    given = {key: value for key, (_, value) in options.items() if value is not None}
-    assigned = parse_assignments(assignments or ())
-    for key in given.keys() & assigned.keys():
-        raise UsageError(
-            f"{key} is given twice, by {options[key][0]} and by --set", "leave one of them out"
-        )
-    return given | assigned, {key: flag for key, (flag, _) in options.items()}

@@ -54,3 +54,14 @@ Root = Annotated[
         file_okay=False,
     ),
 ]
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN|WEIGHTS]",
+        help="A run, its folder or its name, or a .pt. Default: the run that finished last.",
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Load weights that may run code. Only if you know the author."),
+]

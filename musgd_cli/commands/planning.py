@@ -1,12 +1,38 @@
-"""From the options that ``plan`` and ``train`` share to one settled plan."""
+"""From typed options to settings, and, for ``plan`` and ``train``, to one settled plan."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musgd_cli.console import Terminal
     from musgd_cli.records import Plan
+
+
+def settings_of(
+    options: Mapping[str, tuple[str, Any]], assignments: list[str] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings that options give, and how each option is typed.
+
+    Args:
+        options: ``section.key`` to the option of that setting and its value, ``None`` where it was
+            not used.
+        assignments: The ``KEY=VALUE`` of each ``--set``.
+
+    Raises:
+        UsageError: A key or value of an assignment is wrong, or one setting is given twice.
+    """
+    from musgd_cli.errors import UsageError
+    from musgd_cli.settings import parse_assignments
+
+    given = {key: value for key, (_, value) in options.items() if value is not None}
+    assigned = parse_assignments(assignments or ())
+    for key in given.keys() & assigned.keys():
+        raise UsageError(
+            f"{key} is given twice, by {options[key][0]} and by --set", "leave one of them out"
+        )
+    return given | assigned, {key: option for key, (option, _) in options.items()}
 
 
 def settle_from_options(
@@ -35,33 +61,29 @@ def settle_from_options(
         UsageError: A name, key or value is wrong, or one setting is given by two options.
     """
     from musgd_cli import profiles
-    from musgd_cli.errors import UsageError
     from musgd_cli.hardware import detect
-    from musgd_cli.settings import parse_assignments, settle
+    from musgd_cli.settings import settle
 
-    options = {
-        "--data": ("train.data", data),
-        "--model": ("train.model", model),
-        "--name": ("train.name", name),
-        "--epochs": ("train.epochs", epochs),
-        "--imgsz": ("train.imgsz", imgsz),
-        "--batch": ("train.batch", batch),
-        "--seed": ("train.seed", seed),
-        "--optimizer": ("optim.name", optimizer),
-    }
-    given = {key: (flag, value) for flag, (key, value) in options.items() if value is not None}
-    assigned = parse_assignments(assignments or ())
-    for key in given.keys() & assigned.keys():
-        raise UsageError(
-            f"{key} is given twice, by {given[key][0]} and by --set", "leave one of them out"
-        )
+    flags, spelling = settings_of(
+        {
+            "train.data": ("--data", data),
+            "train.model": ("--model", model),
+            "train.name": ("--name", name),
+            "train.epochs": ("--epochs", epochs),
+            "train.imgsz": ("--imgsz", imgsz),
+            "train.batch": ("--batch", batch),
+            "train.seed": ("--seed", seed),
+            "optim.name": ("--optimizer", optimizer),
+        },
+        assignments,
+    )
     host = detect()
     settled = settle(
         host=host,
         profile=profile,
         target=target,
-        flags={key: value for key, (_, value) in given.items()} | assigned,
-        spelling={key: flag for key, (flag, _) in given.items()},
+        flags=flags,
+        spelling=spelling,
     )
     nearest = profiles.match(host)
     taken = nearest.name in (settled.profile, settled.target)
