@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from musgd_cli.commands.following import draw_curves, follow
-from musgd_cli.commands.options import Data, Json, Name, Quiet, Seed, Set
+from musgd_cli.commands.options import Data, Json, Name, Quiet, Seed, Set, Source, Trust
 
 
 def prune(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN|WEIGHTS]",
-            help="A run, its folder or its name, or a .pt. Default: the run that finished last.",
-        ),
-    ] = None,
+    source: Source = None,
     ratio: Annotated[
         float | None,
         typer.Option(help="Share of the channels to remove. Default, without the next two: 0.3."),
@@ -46,12 +40,7 @@ def prune(
     ] = False,
     seed: Seed = None,
     assignments: Set = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Load weights that may run code. Only if you know the author."
-        ),
-    ] = False,
+    trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -62,6 +51,7 @@ def prune(
     Exit code 4 if it lost too much; the run is kept.
     """
     from musgd_cli import compress
+    from musgd_cli.commands.planning import settings_of
     from musgd_cli.console import Terminal
     from musgd_cli.errors import CheckFailedError
     from musgd_cli.report.terminal.pruning import pruning_table
@@ -69,7 +59,15 @@ def prune(
     from musgd_cli.train.events import TrainingInterruptedError
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    flags, spelling = _settings(data, name, epochs, seed, assignments)
+    flags, spelling = settings_of(
+        {
+            "train.data": ("--data", data),
+            "train.name": ("--name", name),
+            "train.epochs": ("--epochs", epochs),
+            "train.seed": ("--seed", seed),
+        },
+        assignments,
+    )
     try:
         result = compress.prune(
             source,
@@ -97,29 +95,3 @@ def prune(
             f"{run.path} fails the gate: {'; '.join(result.gate.reasons)}",
             "prune less, give more --epochs, or a larger --max-drop; the run is kept",
         )
-
-
-def _settings(
-    data: str | None,
-    name: str | None,
-    epochs: int | None,
-    seed: int | None,
-    assignments: list[str] | None,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings that options give, and how each was typed."""
-    from musgd_cli.errors import UsageError
-    from musgd_cli.settings import parse_assignments
-
-    options = {
-        "train.data": ("--data", data),
-        "train.name": ("--name", name),
-        "train.epochs": ("--epochs", epochs),
-        "train.seed": ("--seed", seed),
-    }
-    given = {key: value for key, (_, value) in options.items() if value is not None}
-    assigned = parse_assignments(assignments or ())
-    for key in given.keys() & assigned.keys():
-        raise UsageError(
-            f"{key} is given twice, by {options[key][0]} and by --set", "leave one of them out"
-        )
-    return given | assigned, {key: flag for key, (flag, _) in options.items()}

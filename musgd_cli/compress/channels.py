@@ -320,6 +320,11 @@ class _Graph:
         The mean over batches of the squared derivative by a gate on it (Molchanov et al.,
         "Importance Estimation for Neural Network Pruning", CVPR 2019, with their gates after batch
         normalization). Of layers whose outputs are added, all gates close together.
+
+        Measured on BCCD at 256 px, mAP50-95 on test after 10 epochs, the parent at .598: with .73
+        of the multiply-accumulates left .601 and .603, and .580 by the L2 norm of all weights of a
+        channel, each layer narrowed alike; with .39 left .573, and by its square root, of single
+        images' gradients, .557. Before fine-tuning: .308 and .002 with .73 left.
         """
         total = torch.zeros(1)
         for item in group:
