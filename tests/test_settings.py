@@ -154,7 +154,7 @@ def test_the_target_gives_imgsz_compress_and_bench() -> None:
             assert value.source == "profile pi4b", key
         elif key not in ("train.imgsz", "train.data", "train.name", "train.distill"):
             assert value.source.startswith("profile x86-gpu"), key
-    assert settled.compress.runtimes == ("ncnn",)
+    assert settled.compress.runtimes == ("ncnn", "litert")
 
 
 def test_a_flag_beats_the_targets_imgsz() -> None:

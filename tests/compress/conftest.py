@@ -70,6 +70,7 @@ def make_material(given: Path, tmp_path_factory: pytest.TempPathFactory):
     import torch
 
     from musgd_cli.compress import calibration, formats, parent
+    from musgd_cli.compress.silence import silence
     from musgd_cli.data import load
     from musgd_cli.train.checkpoint import load_weights
 
@@ -93,9 +94,10 @@ def make_material(given: Path, tmp_path_factory: pytest.TempPathFactory):
                 for i, branch in enumerate(branches):
                     branch[-1].weight.mul_(0.2)
                     branch[-1].bias.fill_(bias + 0.1 * i)  # of equal ones torch writes one
-        network = parent.prepare(model, SIZE, nms_free=nms_free, source=weights)
         file = tmp_path_factory.mktemp("parent") / parent.FILE
-        parent.write(network, file)
+        with silence():
+            network = parent.prepare(model, SIZE, nms_free=nms_free, source=weights)
+            parent.write(network, file)
         inputs = calibration.choose(load(given / "squares.yaml"), 4, seed=0).at(SIZE)
         return formats.Material("x86-gpu", network, file, inputs, "minmax")
 
