@@ -558,6 +558,8 @@ class Gate(Frozen):
     """In words, what kept it from passing."""
     max_drop: float
     """Most ``map50_95_drop`` that passes."""
+    least_matched: float | None
+    """Least ``match_recall`` and ``match_precision`` that pass; ``None``: they are not judged."""
     map50_95_drop: float | None
     """Parent minus artifact; ``None`` when the images hold no object."""
     interval: tuple[float, float] | None
@@ -577,7 +579,7 @@ class Gate(Frozen):
     n_boxes: int
     """Boxes of the parent."""
     box_px: float | None
-    """Largest difference of a side of matched boxes, pixels of the original image."""
+    """Largest difference of a coordinate of matched boxes, pixels of the original image."""
     score_difference: float | None
     """Largest difference of the scores of matched boxes."""
     confidence_shift: float | None
@@ -586,14 +588,33 @@ class Gate(Frozen):
     data: str
     split: str
     scored_by: str
-    """The engine that ran it, and its version; another one where its own cannot run here."""
+    """The engine that ran it, its version, and the kind of processor."""
+    has_stand_in: bool = False
+    """``scored_by`` is not the model's own runtime, which does not run here."""
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether a figure is beyond its limit, be that certain or not."""
+        lost = self.map50_95_drop is not None and self.map50_95_drop > self.max_drop
+        return lost or self.boxes_fall_short
+
+    @property
+    def boxes_fall_short(self) -> bool:
+        """Whether too few boxes are in common, be that certain or not."""
+        least = self.least_matched
+        shares = (self.match_recall, self.match_precision)
+        return least is not None and any(share is not None and share < least for share in shares)
 
 
 class Repair(Frozen):
-    """What ``--auto-mixed`` returned to float so that the gate would pass."""
+    """What ``--auto-mixed`` returned to float so that the gate would pass.
+
+    The model was chosen by the images that it is then judged on: of ``builds`` the first that met
+    the limits, or the best.
+    """
 
     nodes: tuple[str, ...]
-    """Of the float parent, those that hurt most first."""
+    """Of the float parent, those that hurt most first; empty: no build was better."""
     builds: int
     """Models that were built and scored on the way."""
     drop_before: float | None
@@ -638,6 +659,8 @@ class Artifact(Record):
     gate: Gate | None = None
     """``None``: not held against its parent, as no data set was known; or it is the parent."""
     repair: Repair | None = None
+    quantize_all: bool = False
+    """``--quantize-all``: also what is known to be harmed by it was quantized."""
     versions: Mapping[str, str] = Field(default_factory=dict)
     license: str = "AGPL-3.0-or-later"
 
@@ -649,6 +672,8 @@ class SkippedExport(Frozen):
     runtime: str
     why: str
     mend: str
+    exit_code: int | None = None
+    """Of the error that its making ended with; ``None``: it was not begun."""
 
 
 class ExportReport(Record):

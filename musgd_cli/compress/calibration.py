@@ -6,8 +6,9 @@ scored are left alone.
 
 from __future__ import annotations
 
+import filecmp
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,8 @@ class CalibrationSet:
 
     images: tuple[Path, ...]
     names: tuple[str, ...]
-    """The images by their path in the data set, for ``artifact.json``."""
+    """The images by their path in the data set, for ``artifact.json``, and any that are scored and
+    are the same image under another name."""
     seed: int
     note: str | None = None
     """Why these are fewer than were asked for."""
@@ -75,14 +77,16 @@ def choose(data_set: DataSet, n: int, seed: int) -> CalibrationSet:
     Raises:
         UsageError: An only image would both calibrate and be scored.
     """
-    scored = {image.resolve() for image in data_set.images(data_set.score_split)}
+    asked = n
     train = data_set.images(SPLIT)
-    candidates = [image for image in train if image.resolve() not in scored]
+    scored = _Contents(data_set.images(data_set.score_split))
+    candidates = [image for image in train if scored.find(image) is None]
     note = None
     if candidates:
         if len(candidates) < n:
-            note = f"{len(candidates)} training images calibrate, all there are, not {n}"
             n = len(candidates)
+            only = "1 training image calibrates" if n == 1 else f"{n} training images calibrate"
+            note = f"{only}, all there are, not {asked}"
     else:
         candidates, most = list(train), len(train) // SHARED_SHARE
         if most == 0:
@@ -97,5 +101,34 @@ def choose(data_set: DataSet, n: int, seed: int) -> CalibrationSet:
             "and bench leaves these out"
         )
     chosen = sorted(random.Random(seed).sample(candidates, n))  # noqa: S311  # not a secret
-    names = tuple(data_set.name_of(image) for image in chosen)
-    return CalibrationSet(tuple(chosen), names, seed, note)
+    twins = [twin for image in chosen if (twin := scored.find(image)) is not None]
+    names = dict.fromkeys(data_set.name_of(image) for image in (*chosen, *twins))
+    return CalibrationSet(tuple(chosen), tuple(names), seed, note)
+
+
+class _Contents:
+    """Some images, found by what they hold: a copy under another name is the same image."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._by_path = {file.resolve(): file for file in files}
+        self._by_size: dict[int | None, list[Path]] = {}
+        for file in self._by_path.values():
+            self._by_size.setdefault(_size(file), []).append(file)
+
+    def find(self, file: Path) -> Path | None:
+        """Return the one that holds the same as ``file``."""
+        if (same := self._by_path.get(file.resolve())) is not None:
+            return same
+        size = _size(file)
+        if size is None:
+            return None
+        # Whole files are read only where the size is the same, which is seldom by chance.
+        alike = self._by_size.get(size, ())
+        return next((other for other in alike if filecmp.cmp(file, other, shallow=False)), None)
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None  # whoever reads it will say so

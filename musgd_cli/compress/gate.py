@@ -3,7 +3,8 @@
 Three things are judged: the mAP50-95 lost, the share of the parent's boxes that it finds too, and
 the share of its own that the parent has. Each is paired over the same images and comes with a
 bootstrap 90 % interval: it passes when the figure is within its limit, fails when the whole
-interval is beyond it, and is inconclusive in between. The verdict is the worst of the three.
+interval is beyond it, and is inconclusive in between. The verdict is the worst of the three. Where
+there is too little to tell, few images or a parent that finds nothing, it is inconclusive.
 
 The similarity of output tensors is not judged: the cosine of a model that had lost half of its mAP
 was .99995 (measured).
@@ -11,6 +12,7 @@ was .99995 (measured).
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +41,15 @@ CONFIDENCE = 0.25
 
 MATCH_IOU = 0.5
 
+LEAST_IMAGES = 10
+"""Of fewer the bootstrap knows nothing: whatever they show, they are too few to tell."""
+
+LEAST_BOXES = 20
+"""Of fewer a share of boxes convicts nobody."""
+
+LEAST_MAP = 0.01
+"""A parent with less finds next to nothing, so that nothing can be lost."""
+
 LEAST_MATCHED: Mapping[Precision, float] = {
     "fp32": 0.99,
     "fp16": 0.98,
@@ -62,6 +73,7 @@ class Scored:
     draws: NDArray[np.int64]
     """(`DRAWS`, images): how often each draw takes each image."""
     scored_by: str
+    has_stand_in: bool = False
 
     @cached_property
     def score(self) -> accuracy.Score:
@@ -125,10 +137,8 @@ class Scorer:
                 boxes.append(found[found[:, 4] > CONFIDENCE])
         finally:
             engine.close()
-        scored_by = f"{artifact.runtime} {engine.version}"
-        if stand_in:
-            scored_by += ", in place of its own runtime, which does not run here"
-        return Scored(tuple(matched), tuple(boxes), self._draws, scored_by)
+        scored_by = f"{artifact.runtime} {engine.version} on {platform.machine()}"
+        return Scored(tuple(matched), tuple(boxes), self._draws, scored_by, stand_in)
 
     def compare(
         self, parent: Scored, model: Scored, max_drop: float, least_matched: float | None
@@ -138,7 +148,7 @@ class Scorer:
         Args:
             parent: What the float parent found.
             model: What the model found, in the same images.
-            max_drop: Most mAP50-95 that may be lost.
+            max_drop: Most mAP50-95 that may be lost: 0.01 is a hundredth of the scale from 0 to 1.
             least_matched: Least share of boxes in common, either way; ``None``: not judged.
         """
         ours, theirs = model.score, parent.score
@@ -152,15 +162,25 @@ class Scorer:
             drop = theirs.map50_95 - ours.map50_95
             interval = _interval(parent.resampled - model.resampled)
             found.append(_judge_drop(drop, interval, max_drop))
+            if theirs.map50_95 < LEAST_MAP:
+                why = (
+                    f"the float parent finds next to nothing: its mAP50-95 is {theirs.map50_95:.4f}"
+                )
+                found.append(_Judgement("inconclusive", why))
         if least_matched is not None:
             what = "of the parent's {n} boxes are found"
             found += _judge_matches(what, matches.n, matches.n_parent, parent.draws, least_matched)
             what = "of its {n} boxes are the parent's too"
             found += _judge_matches(what, matches.n, matches.n_model, parent.draws, least_matched)
+        if len(self.images) < LEAST_IMAGES:
+            found = [judgement.in_doubt() for judgement in found]
+            why = f"too few images to tell: {len(self.images)}, where {LEAST_IMAGES} are the least"
+            found.append(_Judgement("inconclusive", why))
         return Gate(
             verdict=min((judgement.verdict for judgement in found), key=_WORST_FIRST.index),
             reasons=tuple(j.why for j in found if j.verdict != "passed"),
             max_drop=max_drop,
+            least_matched=least_matched,
             map50_95_drop=drop,
             interval=interval,
             map50_95=ours.map50_95,
@@ -179,6 +199,7 @@ class Scorer:
             data=str(self.data_set.path),
             split=self.split,
             scored_by=model.scored_by,
+            has_stand_in=model.has_stand_in,
         )
 
 
@@ -186,6 +207,9 @@ class Scorer:
 class _Judgement:
     verdict: Verdict
     why: str
+
+    def in_doubt(self) -> _Judgement:
+        return self if self.verdict == "passed" else _Judgement("inconclusive", self.why)
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -212,15 +236,24 @@ def _judge_matches(
     draws: NDArray[np.int64],
     limit: float,
 ) -> list[_Judgement]:
-    """Judge a share of boxes; nothing to judge where there are none."""
+    """Judge a share of boxes; there is nothing to judge where there are none.
+
+    Args:
+        what: The share, in words.
+        n: (images,) boxes in common.
+        of: (images,) boxes of which they are a share.
+        draws: (draws, images).
+        limit: Least share.
+    """
     share = _share(n, of)
     if share is None:
         return []
-    low, high = _interval((draws @ n) / np.maximum(draws @ of, 1))
+    total = draws @ of
+    low, high = _interval(np.where(total, draws @ n, np.nan) / np.maximum(total, 1))
     shown = what.format(n=of.sum())
     return [
         _Judgement(
-            _verdict(share >= limit, high < limit),
+            _verdict(share >= limit, high < limit and of.sum() >= LEAST_BOXES),
             f"{share:.1%} {shown} (90 % interval {low:.1%} to {high:.1%}), under {limit:.0%}",
         )
     ]
@@ -235,11 +268,17 @@ class _Matches:
     """Boxes of one model paired with those of another, by image."""
 
     n: NDArray[np.int64]
+    """(images,) pairs."""
     n_parent: NDArray[np.int64]
+    """(images,) boxes of the parent."""
     n_model: NDArray[np.int64]
+    """(images,) boxes of the model."""
     box_px: float | None
+    """Largest difference of a coordinate, original pixels; ``None`` without a pair."""
     score_difference: float | None
+    """Largest."""
     confidence_shift: float | None
+    """Mean, model minus parent."""
 
     @classmethod
     def of(

@@ -57,3 +57,32 @@ def test_another_seed_draws_other_images():
     images = data_set(range(200), range(300, 310))
     first, second = (calibration.choose(images, 20, seed).images for seed in (0, 1))
     assert first != second
+
+
+def test_a_copy_of_a_scored_image_does_not_calibrate(tmp_path):
+    splits = {"train": [], "val": []}
+    for number in range(8):
+        for split, differs in (("train", number >= 3), ("val", False)):
+            file = tmp_path / split / f"{split}-{number}.jpg"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(bytes([number, differs]) * 50)
+            splits[split].append(file)
+    images = DataSet(
+        path=tmp_path / "set.yaml",
+        root=tmp_path,
+        names=("a",),
+        splits={name: tuple(files) for name, files in splits.items()},
+    )
+    chosen = calibration.choose(images, 8, 0)
+    assert chosen.images == tuple(splits["train"][3:])
+    copies = DataSet(
+        path=images.path,
+        root=tmp_path,
+        names=("a",),
+        splits={"train": tuple(splits["train"][:3] * 2), "val": images.splits["val"]},
+    )
+    (one,) = calibration.choose(copies, 8, 0).images
+    assert calibration.choose(copies, 8, 0).names == (
+        f"train/{one.name}",
+        f"val/{one.name.replace('train', 'val')}",
+    )

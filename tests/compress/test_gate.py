@@ -55,6 +55,7 @@ def test_a_model_passes_beside_itself(scorer, tmp_path):
     assert verdict.map50_95 == pytest.approx(0.995, abs=0.01)  # the 101st recall is beyond reach
     assert (verdict.n_images, verdict.n_boxes, verdict.split) == (40, 160, "val")
     assert verdict.scored_by.startswith("onnxruntime ")
+    assert not verdict.falls_short
 
 
 def test_what_calibrated_is_not_scored(tmp_path):
@@ -161,3 +162,32 @@ def test_a_large_split_is_sampled_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "MOST_IMAGES", 3)
     scorer = gate.Scorer(data.load(make_data(tmp_path)))
     assert [Path(image).stem for image in scorer.images] == ["0", "2", "4"]
+
+
+def test_few_images_tell_nothing_either_way(tmp_path):
+    few = gate.Scorer(data.load(make_data(tmp_path, n_images=3)))
+    boxes, objects = world(0, 3)
+    parent = scored(few, boxes, objects)
+    for lost in (boxes, [found[:0] for found in boxes]):
+        verdict = few.compare(parent, scored(few, lost, objects), 0.01, LIMIT)
+        assert verdict.verdict == "inconclusive"
+        assert "too few images" in verdict.reasons[-1]
+    assert verdict.falls_short
+
+
+def test_few_boxes_convict_nobody(scorer):
+    boxes, objects = world(0, len(scorer.images))
+    one_box = [found[:1] if i < 5 else found[:0] for i, found in enumerate(boxes)]
+    none = [found[:0] for found in boxes]
+    verdict = scorer.compare(
+        scored(scorer, one_box, objects), scored(scorer, none, objects), 0.9, LIMIT
+    )
+    assert (verdict.match_recall, verdict.verdict) == (0, "inconclusive")
+
+
+def test_a_parent_that_finds_nothing_proves_nothing(scorer):
+    _, objects = world(0, len(scorer.images))
+    blind = scored(scorer, [np.zeros((0, 6), np.float32) for _ in objects], objects)
+    verdict = scorer.compare(blind, blind, 0.01, LIMIT)
+    assert verdict.verdict == "inconclusive"
+    assert "next to nothing" in verdict.reasons[0]
