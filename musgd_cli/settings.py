@@ -73,6 +73,7 @@ def settle(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     spelling: Mapping[str, str] | None = None,
+    inherited: Mapping[str, Settled] | None = None,
 ) -> Plan:
     """Settle every setting of a run.
 
@@ -87,6 +88,8 @@ def settle(
         environ: In place of ``os.environ``.
         spelling: ``section.key`` to the flag as the user typed it, to name it as the source;
             ``--set section.key`` where it has none.
+        inherited: Settings of an earlier run by ``section.key``, stronger than the profiles alone;
+            each keeps its source.
 
     Returns:
         A plan that holds every key of every section that means anything to its optimizer.
@@ -107,7 +110,8 @@ def settle(
     faults += _strays((options, variables), settings_file, optimizer)
     _refuse(faults)
 
-    layers = [options, variables, settings_file.layer(optimizer)]
+    earlier = {key: _Given(was.value, was.source) for key, was in (inherited or {}).items()}
+    layers = [options, variables, settings_file.layer(optimizer), earlier]
     layers += _profile_layers(trains, runs, optimizer)
     settings = {
         key: _settled(key, layers)

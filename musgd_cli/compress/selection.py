@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from musgd_cli.runs import ARTIFACT_FILE, RUNS, RunFolder, find_run, newest_fini
 from musgd_cli.sections import KEYS
 from musgd_cli.settings import settle
 
+_FACTS = ("train.data", "train.imgsz", "train.seed")
 _WEIGHTS = frozenset({".pt", ".pth"})
 _MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine", ".torchscript"})
 
@@ -103,8 +105,8 @@ def place_orders(
 ) -> list[Order]:
     """Settle what each target gets, at each size.
 
-    A run's own target has the settings that the run was trained with; another one, and bare
-    weights, have those of its profile and of ``musgd.toml``. Options beat both.
+    A run's own target has the settings that the run was trained with, in place of its profile's;
+    ``musgd.toml``, the environment and options beat them, as everywhere.
 
     Args:
         source: What is exported.
@@ -119,6 +121,12 @@ def place_orders(
     """
     named: list[str | None] = [*dict.fromkeys(targets)] or [None]
     flagged = [{**flags, "train.imgsz": size} for size in dict.fromkeys(sizes)] or [dict(flags)]
+    paths = [Path(target) for target in named if target is not None and target.endswith(".toml")]
+    for path, other in itertools.combinations(paths, 2):
+        if path.stem == other.stem and path.resolve() != other.resolve():
+            raise UsageError(
+                f"the profiles {path} and {other} are both named {path.stem}", "rename one of them"
+            )
     orders = [_order(source, target, given, spelling) for target in named for given in flagged]
     # Two names can mean one target: auto, and the profile of this machine.
     return list({(order.target, order.imgsz): order for order in orders}.values())
@@ -132,27 +140,24 @@ def _order(
 ) -> Order:
     plan = source.plan
     given = {key: value for key, value in flags.items() if value is not None}
-    inherited: dict[str, Any] = {}
-    if plan is not None:
-        kept: tuple[str, ...] = ("train.data", "train.imgsz", "train.seed")
-        if target in (None, plan.target):
-            kept += ("compress.",)
-        # An older run's plan may hold a key that is no more, and lack one that is new.
-        inherited = {
-            key: settled.value
-            for key, settled in plan.settings.items()
-            if key.startswith(kept) and key in KEYS
-        }
+    # What a run was trained on and for is a fact; how it is compressed may be changed by all but
+    # the profile. An older run's plan may hold a key that is no more, and lack one that is new.
+    known = {} if plan is None else {k: was for k, was in plan.settings.items() if k in KEYS}
+    facts = {key: known[key].value for key in _FACTS if key in known}
+    own = plan.target if plan is not None else None
+    inherited = known if own is not None and target in (None, own) else {}
     host = detect()
+    profile = profiles.match(host).name if target == "auto" else target
+    if profile is None and own in profiles.names():
+        profile = own
     settled = settle(
         host=host,
-        target=profiles.match(host).name if target == "auto" else target,
-        flags=inherited | given,
+        target=profile,
+        flags=facts | given,
         spelling=spelling,
+        inherited={k: was for k, was in inherited.items() if k.startswith("compress.")},
     )
-    name = plan.target if plan is not None and target is None else settled.target
-    head = "compress.nms_free"
-    origin = plan if plan is not None and head in inherited.keys() - given.keys() else settled
+    name = own if own is not None and target is None else settled.target
     return Order(
         target=name,
         imgsz=settled.train.imgsz,
@@ -160,7 +165,7 @@ def _order(
         data=settled.train.data,
         data_given="train.data" in given,
         seed=settled.train.seed,
-        head_source=origin.settings[head].source,
+        head_source=settled.settings["compress.nms_free"].source,
         reasons=_reasons(name if target in (None, "auto") else target),
     )
 
