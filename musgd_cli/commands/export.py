@@ -10,7 +10,7 @@ import typer
 from musgd_cli.commands.options import Data, Json, Quiet, Set, Source, Trust
 
 if TYPE_CHECKING:
-    from musgd_cli.records import ExportReport
+    from musgd_cli.records import Artifact, ExportReport
 
 
 def export(
@@ -58,7 +58,8 @@ def export(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            metavar="X", help="Most mAP50-95 that a model may lose against its float parent."
+            metavar="X",
+            help="Most mAP50-95, of 1, that a model may lose against its float parent.",
         ),
     ] = None,
     auto_mixed: Annotated[
@@ -104,9 +105,10 @@ def export(
     from musgd_cli.report.terminal.artifacts import LICENSE_NOTE, export_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
+    sizes = _sizes(_split(imgsz))
     options: dict[str, tuple[str, Any]] = {
         "train.data": ("--data", data),
-        "train.imgsz": ("--imgsz", None),
+        "train.imgsz": ("--imgsz", sizes[0] if sizes else None),  # each of them, in its turn
         "compress.nms_free": ("--nms-free" if nms_free else "--no-nms-free", nms_free),
         "compress.calib": ("--calib", calib),
         "compress.calib_method": ("--calib-method", calib_method),
@@ -130,7 +132,7 @@ def export(
             report = compress.export(
                 source,
                 targets=_split(target),
-                sizes=_sizes(_split(imgsz)),
+                sizes=sizes,
                 int8=int8,
                 auto_mixed=auto_mixed,
                 quantize_all=quantize_all,
@@ -160,16 +162,18 @@ def export(
 
 def _judge(report: ExportReport, auto_mixed: bool) -> None:
     """End with the exit code that the outcome deserves."""
-    from musgd_cli.errors import CheckFailedError, UnsupportedError
+    from musgd_cli.errors import CheckFailedError, ExitCode, MusgdError, UnsupportedError
 
-    failed = [a.path for a in report.artifacts if a.gate is not None and a.gate.verdict == "failed"]
+    for row in report.skipped:
+        if row.exit_code is not None:
+            raise MusgdError(
+                f"{row.target} {row.runtime}: {row.why}", row.mend, ExitCode(row.exit_code)
+            )
+    failed = [a for a in report.artifacts if a.gate is not None and a.gate.verdict == "failed"]
     if failed:
         count = "1 model fails" if len(failed) == 1 else f"{len(failed)} models fail"
         raise CheckFailedError(
-            f"{count} the gate: {', '.join(failed)}",
-            "choose another of the models, or a larger --max-drop"
-            if auto_mixed
-            else "musgd export … --auto-mixed repairs it, or choose a larger --max-drop",
+            f"{count} the gate: {', '.join(a.path for a in failed)}", _cure(failed, auto_mixed)
         )
     if report.unmade:
         (first, *_) = (row for row in report.skipped if row.target in report.unmade)
@@ -177,6 +181,15 @@ def _judge(report: ExportReport, auto_mixed: bool) -> None:
             f"of {', '.join(report.unmade)} nothing but the float parent can be made here",
             first.mend,
         )
+
+
+def _cure(failed: list[Artifact], auto_mixed: bool) -> str:
+    if not auto_mixed and any(artifact.precision_asked == "int8" for artifact in failed):
+        return "add --auto-mixed, which returns to float what int8 harms most"
+    # A larger --max-drop would not help where boxes differ.
+    if any(artifact.gate is not None and artifact.gate.boxes_fall_short for artifact in failed):
+        return "take a model of another precision or size; this one is kept, marked"
+    return "take another model, or allow more with --max-drop; this one is kept, marked"
 
 
 def _split(values: list[str] | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from musgd_cli.compress import readme
 from musgd_cli.compress.silence import silence
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.records import Artifact, Calibration, Precision, RuntimeName
-from musgd_cli.runs import ARTIFACT_FILE
+from musgd_cli.runs import ARTIFACT_FILE, read_artifact
 from musgd_cli.storage import sha256_of, whole_folder, write_failed, write_record, write_text
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Recipe:
     """Distributions whose versions are recorded."""
     stand_in: RuntimeName | None = None
     """What runs the model where its own engine does not run here."""
+    quantize_all: bool = False
+    """Whether also what int8 is known to harm is quantized."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def draft(
         stride=network.stride,
         size_mb=round(sum((folder / file).stat().st_size for file in recipe.files) / 2**20, 3),
         calibration=calibration,
+        quantize_all=recipe.quantize_all,
         versions=versions_of(recipe.tools),
     )
     runnable = _runnable(artifact, recipe.stand_in)
@@ -165,7 +168,10 @@ def draft(
 
 
 def keep(
-    made: Draft, artifact: Artifact, network: Network, on_note: Callable[[str], None]
+    made: Draft,
+    artifact: Artifact,
+    network: Network,
+    on_replaced: Callable[[Artifact, Artifact], None],
 ) -> Artifact:
     """Put a draft in its place, whole or not at all.
 
@@ -173,23 +179,26 @@ def keep(
         made: The draft.
         artifact: Its record, judged.
         network: What it was made from.
-        on_note: Told where an older artifact was replaced.
+        on_replaced: Told, by their records, of an older artifact that was replaced by this one.
 
     Raises:
         UsageError: Something that is no artifact is in its place.
         MusgdError: It could not be written.
     """
     folder = Path(artifact.path)
-    is_replaced = require_ours(folder)
+    old = read_artifact(folder) if require_ours(folder) else None
     with whole_folder(folder) as temporary:
         for name in artifact.files:
-            shutil.copyfile(made.folder / name, temporary / name)
+            try:
+                shutil.copyfile(made.folder / name, temporary / name)
+            except OSError as error:  # it names the source, wherever the disk was full
+                raise write_failed(folder, error) from error
         if artifact.runtime != "onnxruntime":  # an ONNX carries it inside
             _write_metadata(temporary, network)
         write_text(temporary / "README.md", readme.text(artifact))
         write_record(temporary / ARTIFACT_FILE, artifact)
-    if is_replaced:
-        on_note(f"replaced {folder}")
+    if old is not None:
+        on_replaced(old, artifact)
     return artifact
 
 

@@ -55,8 +55,8 @@ class Format(Protocol):
     STAND_IN: RuntimeName | None
     """A runtime that runs the first of ``FILES`` where its own engine does not run."""
 
-    def lacks(self, precision: Precision) -> tuple[str, str] | None:
-        """Return why this machine cannot build ``precision``, and the mend; ``None`` if it can."""
+    def lacks(self, precision: Precision, target: str) -> tuple[str, str] | None:
+        """Return why this machine builds no ``precision`` for ``target``, and the mend, if so."""
         ...
 
     def build(self, material: Material, folder: Path, precision: Precision) -> str | None:

@@ -60,7 +60,7 @@ _ATTENTION_SCOPE = "/attn/"  # as Ultralytics calls the module
 _IDENTIFIER = b"TFL3"
 
 
-def lacks(precision: Precision) -> tuple[str, str] | None:  # noqa: ARG001
+def lacks(precision: Precision, target: str) -> tuple[str, str] | None:  # noqa: ARG001
     """Return why this machine cannot build a model, and the mend; ``None`` if it can."""
     if platform.machine() != "x86_64" and find_spec("litert_converter") is None:
         return (

@@ -24,7 +24,7 @@ STAND_IN = None
 SCHEME = qdq.Scheme(signed_activations=False)
 
 
-def lacks(precision: Precision) -> None:
+def lacks(precision: Precision, target: str) -> None:
     """Nothing: every machine that has the modules builds every precision."""
 
 

@@ -51,7 +51,11 @@ def _gate(artifact: Artifact) -> str:
     if gate is None:
         return ""
     drop = "" if gate.map50_95_drop is None else f", drop of mAP50-95 {gate.map50_95_drop:.4f}"
-    return f"Gate: {gate.verdict} against its float parent on {gate.n_images} images{drop}.\n"
+    reasons = "".join(f" {reason}." for reason in gate.reasons)
+    return (
+        f"Gate: {gate.verdict} against its float parent on {gate.n_images} images{drop}, scored by "
+        f"{gate.scored_by}.{reasons}\n"
+    )
 
 
 def _loading(artifact: Artifact) -> str:

@@ -72,8 +72,8 @@ def repair(
         on_detail: Told how far the measurement of the layers is.
 
     Returns:
-        The first model that passed, or else the one that lost least, and its record; `Repair` says
-        what was returned and what it cost.
+        The first model within the limits, or else the one that lost least, and its record; `Repair`
+        says what was returned and what it cost.
     """
     on_progress("measuring which layers int8 harms")
     groups = _worst_first(builder, on_detail)
@@ -81,7 +81,7 @@ def repair(
     kept: tuple[str, ...] = ()
     known = {first.artifact.sha256}
     size, builds = 1, 0
-    while builds < BUILDS and record.gate is not None and record.gate.verdict != "passed":
+    while builds < BUILDS and record.gate is not None and record.gate.falls_short:
         nodes = tuple(node for group in groups[:size] for node in group.nodes)
         on_progress(f"repair {builds + 1} of {BUILDS}: {len(nodes)} operations in float")
         draft = builder.draft(frozenset(nodes))

@@ -28,7 +28,7 @@ from musgd_cli.compress import (
     silence,
     tensorrt,
 )
-from musgd_cli.errors import UnsupportedError
+from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.records import (
     Artifact,
     Calibration,
@@ -38,7 +38,7 @@ from musgd_cli.records import (
     SkippedExport,
 )
 from musgd_cli.runtime.telemetry import block_telemetry
-from musgd_cli.storage import require_writable, sha256_of
+from musgd_cli.storage import require_writable, sha256_of, write_failed
 from musgd_cli.train.checkpoint import load_weights
 
 if TYPE_CHECKING:
@@ -115,6 +115,12 @@ def export(
     """Export; see `musgd_cli.compress.export`."""
     if absent := formats.missing(_PARENT_NEEDS):
         raise UnsupportedError(f"export needs {', '.join(absent)}, not installed here", _pip(EXTRA))
+    for wish, option in (
+        (wishes.auto_mixed, "--auto-mixed"),
+        (wishes.quantize_all, "--quantize-all"),
+    ):
+        if wish and not wishes.int8:
+            raise UsageError(f"{option} is about int8 models, and none is asked for", "add --int8")
     require_writable(source.place)
     block_telemetry()
     works = [_plan(order, wishes) for order in orders]
@@ -122,20 +128,51 @@ def export(
     if wishes.strict and skipped:
         row = skipped[0]
         raise UnsupportedError(f"{row.target} {row.runtime}: {row.why}", row.mend)
+    for work in works:
+        _require_places(source.place, work)
     calibrating = images.choose(works, listeners.on_warning)
     listeners.on_progress(f"loading {source.weights}")
     weights = _Weights(
         source, load_weights(source.weights, wishes.trust), sha256_of([source.weights])
     )
     made: list[Artifact] = []
+    failed: list[SkippedExport] = []
     with TemporaryDirectory(prefix="musgd-export-") as scratch:
         parents = _Parents(weights, Path(scratch))
         for work, chosen in zip(works, calibrating, strict=True):
             shop = _Workshop(parents, work.order, chosen, wishes, listeners)
             made.append(shop.make_parent())
-            made += [shop.make(piece) for piece in work.pieces]
+            for piece in work.pieces:
+                try:
+                    made.append(shop.make(piece))
+                except (
+                    MusgdError
+                ) as error:  # what ails one does not keep the others from being made
+                    failed.append(_failure(work.order, piece, error))
     unmade = tuple(work.order.target for work in works if work.is_in_vain)
-    return ExportReport(artifacts=tuple(made), skipped=skipped, unmade=unmade)
+    return ExportReport(artifacts=tuple(made), skipped=(*skipped, *failed), unmade=unmade)
+
+
+def _failure(order: Order, piece: _Piece, error: MusgdError) -> SkippedExport:
+    return SkippedExport(
+        target=order.target,
+        runtime=piece.runtime,
+        why=f"{piece.precision}: {error.what}",
+        mend=error.mend,
+        exit_code=error.exit_code,
+    )
+
+
+def _require_places(place: Path, work: _Work) -> None:
+    """Refuse before minutes of work to replace what is no artifact.
+
+    Raises:
+        UsageError: Something else is in the place of what will be made.
+    """
+    order = work.order
+    for piece in (_Piece("onnxruntime", "fp32"), *work.pieces):
+        name = artifacts.folder_name(order.target, piece.runtime, piece.precision, order.imgsz)
+        artifacts.require_ours(place / name)
 
 
 def _pip(extra: str) -> str:
@@ -160,14 +197,14 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
         if runtime not in formats.BUILT:
             skip(f"nothing is exported for {runtime}", "leave it out; bench needs no export for it")
             continue
+        form = formats.format_of(runtime)
         if wishes.int8 and not settings.int8:
             instead = " and ".join(settings.precisions)
             why = order.reasons.get("compress.int8", "its board gains nothing from int8")
-            skip(
-                f"int8 is not made, but {instead}: {why.rstrip('.')}",
-                "leave --int8 out; --set compress.int8=true insists",
+            insist = (
+                "" if form.lacks("int8", order.target) else "; --set compress.int8=true insists"
             )
-        form = formats.format_of(runtime)
+            skip(f"int8 is not made, but {instead}: {why.rstrip('.')}", f"leave --int8 out{insist}")
         # The parent is the fp32 model of ONNX Runtime.
         usable = [p for p in wanted if p in form.NEEDS or (runtime, p) == ("onnxruntime", "fp32")]
         if not usable:
@@ -179,7 +216,7 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
             if (runtime, precision) == ("onnxruntime", "fp32"):
                 continue
             # First what no package would mend.
-            if lacking := form.lacks(precision):
+            if lacking := form.lacks(precision, order.target):
                 skip(f"{precision}: {lacking[0]}", lacking[1])
             elif absent := formats.missing(form.NEEDS[precision]):
                 skip(f"{precision} needs {', '.join(absent)}, not installed here", _pip(form.EXTRA))
@@ -207,13 +244,16 @@ class _Parent:
         self._scored: dict[int, Scored] = {}
         self._scratch = scratch
         self._number = count()
+        self.onnx = scratch / parent.FILE
         with silence.silence():
             self.network: Network = parent.prepare(
                 weights.model, imgsz, nms_free=nms_free, source=weights.source.weights
             )
-            scratch.mkdir()
-            self.onnx = scratch / parent.FILE
-            parent.write(self.network, self.onnx)
+            try:
+                scratch.mkdir()
+                parent.write(self.network, self.onnx)
+            except OSError as error:
+                raise write_failed(self.onnx, error) from error
 
     def folder(self) -> Path:
         """Return the path of a new scratch folder."""
@@ -300,7 +340,7 @@ class _Workshop:
         head = "needs no NMS" if order.settings.nms_free else "needs NMS"
         why = order.head_source
         if order.head_source.startswith("profile "):
-            why += f": {order.reasons.get('compress.nms_free', 'no reason given')}"
+            why += f": {order.reasons.get('compress.nms_free', 'no reason given').rstrip('.')}"
         self.listeners.on_note(f"{order.target}: the head that {head} ({why})")
         made = self.parents.of(order.imgsz, order.settings.nms_free)
         if self.chosen.scorer is not None:
@@ -309,7 +349,7 @@ class _Workshop:
                 self.parents.weights.source.weights, made.network.names, scorer.data_set
             )
         draft = made.draft(order.target, self.place)
-        return artifacts.keep(draft, draft.artifact, made.network, self.listeners.on_note)
+        return artifacts.keep(draft, draft.artifact, made.network, self._tell_of_replaced)
 
     def make(self, piece: _Piece) -> Artifact:
         """Build one model, hold it against its parent, repair it where that is asked for."""
@@ -317,8 +357,8 @@ class _Workshop:
         nms_free = order.settings.nms_free and form.NMS_FREE
         if nms_free != order.settings.nms_free:
             self.listeners.on_note(
-                f"{piece.runtime} cannot hold the head that is free of NMS: "
-                f"its models have the other one"
+                f"{piece.runtime} cannot hold the head that needs no NMS: its models have the "
+                "other one, and are held against that one's float model, which is not kept"
             )
         made = self.parents.of(order.imgsz, nms_free)
         builder = _Builder(self, made, piece)
@@ -335,7 +375,7 @@ class _Workshop:
             self.wishes.auto_mixed
             and piece.precision == "int8"
             and judged.gate is not None
-            and judged.gate.verdict != "passed"
+            and judged.gate.falls_short
         ):
             draft, judged = repair.repair(
                 builder,
@@ -344,7 +384,16 @@ class _Workshop:
                 on_progress=lambda what: self._tell(piece, f", {what}"),
                 on_detail=self.listeners.on_detail,
             )
-        return artifacts.keep(draft, judged, made.network, self.listeners.on_note)
+        return artifacts.keep(draft, judged, made.network, self._tell_of_replaced)
+
+    def _tell_of_replaced(self, old: Artifact, new: Artifact) -> None:
+        before, now = (a.gate.verdict if a.gate else None for a in (old, new))
+        if before == "passed" and now != "passed":
+            self.listeners.on_warning(
+                f"replaced {new.path}, which had passed its gate, by one that has not"
+            )
+        else:
+            self.listeners.on_note(f"replaced {new.path}")
 
     def _tell(self, piece: _Piece, what: str) -> None:
         order = self.order
@@ -407,6 +456,7 @@ class _Builder:
                 parent_sha256=self.parent.own.artifact.sha256,
                 tools=("musgd", *form.NEEDS[self.piece.precision], *self._engine_builders()),
                 stand_in=form.STAND_IN,
+                quantize_all=material.quantize_all and self.piece.precision == "int8",
             ),
             artifacts.Trial(self.parent.sample, self.parent.own.output),
         )

@@ -8,7 +8,8 @@ TensorRT 8.2, which is where JetPack 4.6 ends, is weakly typed: the ONNX is floa
 lets the builder, on the board, choose float16 layer by layer, the decoding of boxes included. Its
 parser got "native FP16 support for importing and manipulating FP16 initializers" only with 8.4, as
 its changelog says. The weights are rounded here to numbers of half precision, which float16 layers
-take over as they are: what that costs is in the gate's figures, and it is what is read back.
+take over as they are: what that rounding costs is in the gate's figures, and it is what is read
+back. What the board's float16 arithmetic costs beside it, only the board can tell.
 
 An engine runs on the GPU and the TensorRT it was built for, so one is built only where that is this
 machine, or where TensorRT-RTX is installed, which needs no GPU to build.
@@ -65,8 +66,14 @@ SCHEME = qdq.Scheme(
 )
 
 
-def lacks(precision: Precision) -> None:
-    """Nothing: every machine that has the modules builds every precision."""
+def lacks(precision: Precision, target: str) -> tuple[str, str] | None:
+    """Return why ``precision`` is of no use to ``target``, and the mend; ``None`` if it is."""
+    if precision == "int8" and target in VERSIONS:
+        return (
+            f"the Maxwell GPU of {target} has no int8 arithmetic, nor has its TensorRT a way to it",
+            "leave --int8 out: fp16 is what that GPU is fast at",
+        )
+    return None
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:
@@ -91,11 +98,6 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     version = VERSIONS.get(material.target)
     if version is not None:
         _require_readable(source, version, material.target)
-        if precision == "int8":
-            raise UsageError(
-                f"the GPU of {material.target} has no int8 arithmetic",
-                f"musgd export … --target {material.target} without int8: fp16 is made",
-            )
     method = None
     if precision == "int8":
         qdq.quantize(

@@ -59,7 +59,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
     for split in ("train", "val"):
         (folder / "images" / split).mkdir(parents=True)
         for number in range(3):
-            image = np.full((40, 60, 3), 80 * number, np.uint8)
+            image = np.full((40, 60, 3), 80 * number + len(split), np.uint8)
             cv2.imwrite(str(folder / "images" / split / f"{number}.png"), image)
     (folder / "set.yaml").write_text("train: images/train\nval: images/val\nnames: [a, b]\n")
     return folder

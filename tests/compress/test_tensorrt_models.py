@@ -143,9 +143,11 @@ def test_the_nano_cannot_read_the_head_without_nms(nms_free_material, tmp_path):
     assert tensorrt.read_back(tmp_path).precision == "fp16"
 
 
-def test_the_nano_has_no_int8(material, tmp_path):
-    with pytest.raises(UsageError, match="no int8"):
-        tensorrt.build(replace(material, target="jetson-nano"), tmp_path, "int8")
+def test_the_nano_has_no_int8():
+    why, _ = tensorrt.lacks("int8", "jetson-nano")
+    assert "Maxwell" in why
+    assert tensorrt.lacks("fp16", "jetson-nano") is None
+    assert tensorrt.lacks("int8", "x86-gpu") is None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ def judged(**fields: Any) -> Gate:
     known: dict[str, Any] = {
         "verdict": "passed",
         "max_drop": 0.01,
+        "least_matched": 0.8,
         "map50_95_drop": 0.0041,
         "interval": (-0.0032, 0.0113),
         "map50_95": 0.5939,
@@ -71,7 +72,6 @@ def test_a_row_says_all_that_the_gate_found():
     figures = ["90%", "9.23", ".594", ".004", "-.003/.011", ".97/.98", ".857", "passed"]
     assert row.split() == ["openvino", "int8", *figures]
     assert "72 images of bccd.yaml, test: none calibrated" in " ".join(text.split())
-    assert ".598" in text.split("openvino")[0]  # the parent's own figure, in its row
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -80,7 +80,49 @@ def test_the_widest_row_fits(width):
     lines = shown(PARENT, wide, width=width).splitlines()
     (row,) = (line for line in lines if "mixed-int8" in line and "%" in line)
     assert row.rstrip().endswith("FAILED")
-    assert "…" not in row
+    assert ".857" in row
+
+
+@pytest.mark.parametrize("width", [70, 60, 50, 40])
+def test_a_narrow_screen_gets_fewer_columns_and_whole_figures(width):
+    wide = made("onnxruntime", "mixed-int8", int8_macs_share=0.71, gate=judged(verdict="failed"))
+    text = shown(PARENT, wide, width=width)
+    row = next(line for line in text.splitlines() if "mixed-int8" in line)
+    assert row.split()[-1] == "FAILED"
+    assert ".004" in row
+    assert "…" not in text
+
+
+def test_the_parent_shows_its_own_accuracy_alone():
+    """Models of the other head are held against a parent that has no row."""
+    stranger = made("ncnn", "fp16", parent_sha256="f" * 64, gate=judged())
+    assert ".598" not in shown(PARENT, stranger)
+    child = made("openvino", "fp32", parent_sha256=PARENT.sha256, gate=judged())
+    assert ".598" in shown(PARENT, stranger, child)
+
+
+def test_a_stand_in_is_marked():
+    gate = judged(has_stand_in=True, scored_by="onnxruntime 1.32 on x86_64")
+    text = " ".join(shown(PARENT, made("tensorrt", "fp16", gate=gate)).split())
+    assert "passed*" in text
+    assert "* tensorrt does not run here: the same file was scored by onnxruntime 1.32" in text
+
+
+def test_the_limits_are_all_named():
+    text = " ".join(shown(PARENT, made("openvino", "int8", gate=judged())).split())
+    assert "at most 0.01 of mAP50-95 lost, of the boxes at least 80% in common" in text
+
+
+def test_rows_with_one_mend_stand_together():
+    rows = [
+        SkippedExport(target="x", runtime="openvino", why=f"{p} needs openvino", mend="pip")
+        for p in ("fp32", "bf16")
+    ]
+    text = shown(PARENT, skipped=rows)
+    assert "skipped: x openvino: fp32 needs openvino; bf16 needs openvino" in text
+    assert text.count("mend:") == 1
+    failed = SkippedExport(target="x", runtime="ncnn", why="broke", mend="again", exit_code=1)
+    assert "failed: x ncnn: broke" in shown(PARENT, skipped=(failed,))
 
 
 def test_a_failure_gives_its_reasons():
@@ -102,7 +144,8 @@ def test_a_repair_says_what_it_cost():
         "onnxruntime", "int8", gate=judged(), repair=repair, int8_macs_share=0.87, size_mb=3.4
     )
     text = " ".join(shown(PARENT, artifact).split())
-    assert "repaired in 3 builds, 9 operations in float: drop .480 -> .004" in text
+    assert "3 repairs were tried; the first to pass, by these same images, has 9 operations" in text
+    assert "in float: drop .480 -> .004" in text
     assert "int8 MACs 100% -> 87%, 2.90 -> 3.40 MB, 1.08 x the time" in text
     assert "and 3 more" in text
 
