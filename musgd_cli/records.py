@@ -811,7 +811,8 @@ class PruneStage(Frozen):
     """Of what is exported: one head, normalization folded into the convolutions."""
     size_mb: float
     latency_ms: LatencyMs
-    """Timed in turns with the other stages."""
+    """Parent and pruned model timed in turns; the fine-tuned one has the shape of the pruned one,
+    and its latency."""
 
 
 class PruneResult(Record):
@@ -827,7 +828,10 @@ class PruneResult(Record):
     parent_sha256: str
     asked: Literal["ratio", "macs", "speedup"]
     wanted: float
-    """Share of channels to remove, share of MACs to leave at most, or least speedup."""
+    """Share of channels to remove, share of MACs to leave at most, or least speedup: that of the
+    least of the samples, which a busy machine sways less than ``speedup``."""
+    max_drop: float
+    """Most mAP50-95 that the fine-tuned model may lose to pass the gate."""
     removed: float
     """Share of the removable channels that is gone."""
     macs_share: float
@@ -840,9 +844,10 @@ class PruneResult(Record):
     pruned: PruneStage
     """Not yet fine-tuned."""
     tuned: PruneStage | None = None
-    """``None`` while the fine-tuning is not finished."""
+    """``None`` while it is not finished and measured."""
     gate: Gate | None = None
-    """The fine-tuned model held against the parent."""
+    """The fine-tuned model held against the parent; ``None`` while it was not. Where its split is
+    val, the same images have also chosen the epoch."""
     distilled: bool
     """The parent taught it."""
     epochs: int
@@ -852,7 +857,7 @@ class PruneResult(Record):
     threads: int
     """Of the engine that was timed."""
     n: int
-    """Inferences timed of each stage."""
+    """Inferences timed of each model."""
     seed: int
     host: Host
     versions: Mapping[str, str] = Field(default_factory=dict)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musgd_cli.commands.following import draw_curves, follow
 from musgd_cli.commands.options import Data, Json, Name, Quiet, Seed, Set, Source, Trust
+
+if TYPE_CHECKING:
+    from musgd_cli.console import Terminal
+    from musgd_cli.records import PruneResult
+    from musgd_cli.runs import RunFolder
 
 
 def prune(
@@ -47,14 +52,14 @@ def prune(
     """Make a trained model smaller and faster: [bold]musgd prune runs/cells --ratio 0.3[/]
 
     Removes the channels that the loss depends on least for the work they take, fine-tunes what is
-    left in a run of its own, runs/NAME-pruned, and holds it against its parent on held-out images.
-    Exit code 4 if it lost too much; the run is kept.
+    left in a run of its own, runs/NAME-pruned, and holds it against its parent on the test split,
+    or without one on val, which also chose the epoch. Exit code 4 if it lost too much; the run is
+    kept.
     """
     from musgd_cli import compress
     from musgd_cli.commands.planning import settings_of
     from musgd_cli.console import Terminal
-    from musgd_cli.errors import CheckFailedError
-    from musgd_cli.report.terminal.pruning import pruning_table
+    from musgd_cli.errors import ExitCode
     from musgd_cli.runs import RUNS, RunFolder
     from musgd_cli.train.events import TrainingInterruptedError
 
@@ -86,10 +91,23 @@ def prune(
     except TrainingInterruptedError as interrupted:
         terminal.warn(interrupted.what, interrupted.mend)
         raise typer.Exit(interrupted.exit_code) from None
-    run = RunFolder(RUNS / result.run)
-    draw_curves(run, terminal)
+    except KeyboardInterrupt:
+        terminal.warn(
+            "interrupted before the first step of the fine-tuning: nothing is kept",
+            "the same command begins anew",
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    present(result, RunFolder(RUNS / result.run), terminal)
+
+
+def present(result: PruneResult, run: RunFolder, terminal: Terminal) -> None:
+    """Show what came of pruning, and end with the exit code that the gate deserves."""
+    from musgd_cli.errors import CheckFailedError
+    from musgd_cli.report.terminal.pruning import pruning_table
+
     terminal.show(pruning_table(result, str(run.path)))
     terminal.emit(result)
+    draw_curves(run, terminal)
     if result.gate is not None and result.gate.verdict == "failed":
         raise CheckFailedError(
             f"{run.path} fails the gate: {'; '.join(result.gate.reasons)}",

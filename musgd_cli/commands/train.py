@@ -53,7 +53,11 @@ def train(
     assignments: Set = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Go on with an interrupted run: its name or folder."),
+        typer.Option(
+            metavar="RUN",
+            help="Go on with an interrupted run, its name or folder; one of musgd prune is held "
+            "against its parent too.",
+        ),
     ] = None,
     trust: Annotated[
         bool,
@@ -115,6 +119,7 @@ def train(
 
 def _require_able(plan: Plan, run: RunFolder | None) -> None:
     """Refuse what is bound to fail before the data set is read for minutes."""
+    from musgd_cli import compress
     from musgd_cli.errors import UnsupportedError, UsageError
     from musgd_cli.hardware import detect
     from musgd_cli.runs import require_free
@@ -133,7 +138,8 @@ def _require_able(plan: Plan, run: RunFolder | None) -> None:
         )
     sandbox.require_installed()
     if run is not None:
-        require_unfinished(run)
+        if not compress.is_unjudged(run):
+            require_unfinished(run)
         return
     if plan.train.name is not None:
         require_free(plan.train.name)
@@ -166,7 +172,8 @@ def _check_data(plan: Plan, run: RunFolder | None, terminal: Terminal) -> None:
 
 
 def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool) -> None:
-    from musgd_cli import train
+    from musgd_cli import compress, train
+    from musgd_cli.commands import prune
     from musgd_cli.errors import ExitCode
     from musgd_cli.report.terminal import training
     from musgd_cli.runs import create_run, free_name
@@ -179,8 +186,12 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         begin = partial(train.train, plan)
         run = create_run(plan.train.name or free_name(_stem(plan)))
     try:
-        with follow(terminal) as listeners:
-            result = begin(run, listeners, trust=trust)
+        if not run.finished:
+            with follow(terminal) as listeners:
+                begin(run, listeners, trust=trust)
+        pruned = None
+        if compress.is_unjudged(run):
+            pruned = compress.finish_pruning(run, trust=trust, on_progress=terminal.say)
     except TrainingInterruptedError as interrupted:
         terminal.warn(interrupted.what, interrupted.mend)
         raise typer.Exit(interrupted.exit_code) from None
@@ -188,7 +199,11 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         if run.plan_file.exists():
             terminal.warn("stopped at once", f"musgd train --resume {run.typed}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if pruned is not None:
+        prune.present(pruned, run, terminal)
+        return
     draw_curves(run, terminal)
+    result = run.result()
     terminal.show(training.result_table(result, str(run.path)))
     terminal.emit(result)
 

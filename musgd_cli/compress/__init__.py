@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from musgd_cli.records import ExportReport, PruneResult
+    from musgd_cli.runs import RunFolder
     from musgd_cli.train.events import Listeners
 
 
@@ -157,3 +158,47 @@ def prune(
         on_progress=on_progress,
         on_warning=on_warning,
     )
+
+
+def is_unjudged(run: RunFolder) -> bool:
+    """Tell whether a run fine-tunes a pruned model and was not yet held against its parent.
+
+    Raises:
+        UsageError: Its ``prune.json`` is damaged.
+    """
+    if not run.prune_file.is_file():
+        return False
+    from musgd_cli.records import PruneResult
+    from musgd_cli.storage import read_record
+
+    return read_record(run.prune_file, PruneResult).gate is None
+
+
+def finish_pruning(
+    run: RunFolder, *, trust: bool = False, on_progress: Callable[[str], None] = _ignore
+) -> PruneResult:
+    """Hold a run whose fine-tuning was interrupted, and then finished, against its parent.
+
+    Args:
+        run: A finished run that `is_unjudged`.
+        trust: Load the parent's weights without restriction: they then may run any code.
+        on_progress: Told what is being done.
+
+    Returns:
+        What `prune` would have returned; ``prune.json`` is completed by it.
+
+    Raises:
+        UsageError: The parent's weights or the data set are gone or have changed.
+        UnsupportedError: Something is not installed.
+        TrainingInterruptedError: It was stopped; the run is kept.
+        MusgdError: Something could not be written.
+    """
+    from musgd_cli.compress import prune_job
+
+    prune_job.require_installed()
+    from musgd_cli.train import sandbox
+
+    sandbox.prepare()
+    from musgd_cli.compress import pruning
+
+    return pruning.finish(run, trust=trust, on_progress=on_progress)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from musgd_cli.compress import formats
+from musgd_cli.compress.selection import find_source
 from musgd_cli.errors import UnsupportedError, UsageError
 from musgd_cli.hardware import detect
 from musgd_cli.records import Plan
-from musgd_cli.runs import RunFolder, find_run, free_name, newest_finished, require_free
+from musgd_cli.runs import RUNS, RunFolder, free_name, require_free
 from musgd_cli.sections import KEYS
 from musgd_cli.settings import change, settle
+from musgd_cli.storage import require_writable
 from musgd_cli.train.checkpoint import require_archive
 
 EPOCHS = 10
@@ -80,10 +82,7 @@ def settle_job(
         max_drop = MAX_DROP
     if not 0 <= max_drop < 1:
         raise UsageError(f"--max-drop {max_drop:g} is no share of mAP50-95", "--max-drop 0.04")
-    if absent := formats.missing(_NEEDS):
-        raise UnsupportedError(
-            f"prune needs {', '.join(absent)}, not installed here", "pip install 'musgd-cli[prune]'"
-        )
+    require_installed()
     parent = _find(source)
     given = {key: value for key, value in flags.items() if value is not None}
     if distill:
@@ -97,7 +96,20 @@ def settle_job(
         )
     assert plan.train.name is not None
     require_free(plan.train.name)
+    require_writable(RUNS / plan.train.name)
     return Job(parent.weights, plan, goal, max_drop, trust)
+
+
+def require_installed() -> None:
+    """Make sure that all is there that pruning and its gate need.
+
+    Raises:
+        UnsupportedError: Something is not installed.
+    """
+    if absent := formats.missing(_NEEDS):
+        raise UnsupportedError(
+            f"prune needs {', '.join(absent)}, not installed here", "pip install 'musgd-cli[prune]'"
+        )
 
 
 def _goal(goals: Mapping[GoalKind, float | None]) -> Goal:
@@ -118,20 +130,11 @@ def _goal(goals: Mapping[GoalKind, float | None]) -> Goal:
 
 
 def _find(spec: str | None) -> _Parent:
-    if spec is None or not spec.lower().endswith((".pt", ".pth")):
-        return _of_run(newest_finished() if spec is None else find_run(spec))
-    weights = Path(spec)
-    require_archive(weights)
-    run = RunFolder(weights.parent.parent)
-    if run.plan_file.is_file() and run.finished and run.path / run.result().weights == weights:
-        return _of_run(run)
-    return _Parent(weights, None, weights.stem)
-
-
-def _of_run(run: RunFolder) -> _Parent:
-    weights = run.path / run.result().weights
-    require_archive(weights)
-    return _Parent(weights, run.plan(), run.name)
+    source = find_source(spec, RUNS)
+    require_archive(source.weights)
+    if source.plan is None:
+        return _Parent(source.weights, None, source.weights.stem)
+    return _Parent(source.weights, source.plan, RunFolder(source.weights.parent.parent).name)
 
 
 def _fine_tuning(parent: _Parent, flags: Mapping[str, Any], spelling: Mapping[str, str]) -> Plan:

@@ -14,21 +14,22 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from musgd_cli import data, train
+from musgd_cli.bench.selection import require_same_classes
 from musgd_cli.compress import artifacts, channels, onnx_graph, parent, timing
 from musgd_cli.compress.gate import Scored, Scorer
 from musgd_cli.compress.silence import silence
 from musgd_cli.errors import UsageError
 from musgd_cli.hardware import detect, usable_cores
-from musgd_cli.records import LatencyMs, PruneResult, PruneStage
+from musgd_cli.records import Gate, LatencyMs, Plan, PruneResult, PruneStage
 from musgd_cli.runs import RunFolder, create_run
 from musgd_cli.settings import change
-from musgd_cli.storage import sha256_of, write_record
+from musgd_cli.storage import read_record, sha256_of, write_record
 from musgd_cli.train.checkpoint import load_weights, write_weights
 from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.gradients import gate_gradients
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from musgd_cli.compress.artifacts import Draft
     from musgd_cli.compress.prune_job import Goal, Job
@@ -59,47 +60,67 @@ def prune(
     on_progress(f"checking {plan.train.data}")
     data.require_sound(data.check(plan.train.data))
     data_set = data.load(plan.train.data)
-    model = load_weights(job.weights, job.trust)
-    _require_same_names(model, job.weights, data_set)
+    model: Any = load_weights(job.weights, job.trust)
+    names = tuple(str(name) for name in dict(model.names).values())
+    require_same_classes(job.weights, names, data_set)
+    # Where they were renamed: of pruned weights the trainer takes no other names.
+    model.names = dict(enumerate(data_set.names))
     with TemporaryDirectory(prefix="musgd-prune-") as scratch:
-        shop = _Workshop(job, model, data_set, Path(scratch))
+        shop = _Workshop(plan, job.weights, data_set, Path(scratch))
         on_progress(f"measuring {job.weights}")
-        shop.measure("before", model)
+        before = shop.measure("before", model)
         on_progress("finding what the loss depends on least")
-        cuts = shop.cuts(on_progress)
-        pruned = shop.pruned(cuts)
+        search = _Search(shop, model, before.draft, job.goal)
+        cuts = search.cuts(on_progress)
+        narrow = search.pruned(cuts)
         on_progress(f"pruned by {cuts[-1].removed:.0%} of the channels; measuring")
-        shop.measure("pruned", pruned)
+        pruned = shop.measure("pruned", narrow)
         run = create_run(plan.train.name)
         with _interruptible(run):
             weights = run.weights / PRUNED
-            write_weights(weights, pruned, {})
-            write_record(run.prune_file, shop.result(run, weights, cuts, pruned))
+            write_weights(weights, narrow, {})
+            (was, now), n = shop.time((before.draft, pruned.draft))
+            half = _not_yet_tuned(
+                job,
+                run=run.name,
+                weights=str(weights.relative_to(run.path)),
+                sha256=sha256_of([weights]),
+                parent_sha256=shop.parent_sha256,
+                removed=cuts[-1].removed,
+                widths=_changed(channels.widths(model), channels.widths(narrow)),
+                before=before.stage(was),
+                pruned=pruned.stage(now),
+                n=n,
+            )
+            write_record(run.prune_file, half)
+            _warn_if_slower(half, on_warning)
             plan = change(plan, {"train.model": (str(weights), "musgd prune")})
             with follow() as listeners:
-                trained = train.train(plan, run, listeners)
+                train.train(plan, run, listeners)
             on_progress("holding it against its parent")
-            weights = run.path / trained.weights
-            tuned = load_weights(weights)
-            shop.measure("tuned", tuned)
-            result = shop.result(run, weights, cuts, tuned)
-            write_record(run.prune_file, result)
-    if job.goal.kind == "speedup" and result.speedup < job.goal.value:
-        on_warning(
-            f"timed again after fine-tuning it is {result.speedup:.2f} x as fast, "
-            f"not {job.goal.value:g} x",
-            "ask for a little more, or bench it on a quieter machine",
-        )
-    return result
+            return _judge(run, half, shop, before)
 
 
-def _require_same_names(model: Any, weights: Path, data_set: DataSet) -> None:
-    names = tuple(str(name) for name in dict(model.names).values())
-    if names != data_set.names:
+def finish(run: RunFolder, *, trust: bool, on_progress: Callable[[str], None]) -> PruneResult:
+    """Judge a fine-tuned run; see `musgd_cli.compress.finish_pruning`."""
+    import torch
+
+    half, plan = read_record(run.prune_file, PruneResult), run.plan()
+    weights = Path(half.parent)
+    if not weights.is_file() or sha256_of([weights]) != half.parent_sha256:
         raise UsageError(
-            f"{weights} knows {', '.join(names)}; {data_set.path} has {', '.join(data_set.names)}",
-            "prune weights that were trained on this data set, or give theirs with --data",
+            f"{run.path} is fine-tuned, but {weights}, which it was pruned from, "
+            f"{'has changed' if weights.is_file() else 'is not here'}",
+            f"put it back, then musgd train --resume {run.typed} holds the run against it",
         )
+    assert plan.train.data is not None
+    torch.set_num_threads(plan.train.threads or usable_cores())
+    with _interruptible(run), TemporaryDirectory(prefix="musgd-prune-") as scratch:
+        on_progress(f"measuring {weights}")
+        shop = _Workshop(plan, weights, data.load(plan.train.data), Path(scratch))
+        before = shop.measure("before", load_weights(weights, trust))
+        on_progress("holding the fine-tuned weights against it")
+        return _judge(run, half, shop, before)
 
 
 @contextmanager
@@ -111,20 +132,71 @@ def _interruptible(run: RunFolder) -> Iterator[None]:
         if not run.plan_file.exists():
             shutil.rmtree(run.path, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
-            if run.finished:
-                raise TrainingInterruptedError(
-                    f"{run.path} is fine-tuned, but was not held against its parent",
-                    f"musgd export {run.typed} goes on with it",
-                ) from None
             raise TrainingInterruptedError(
-                "stopped at once", f"musgd train --resume {run.typed}"
+                f"{run.path} is fine-tuned and kept, but was not held against its parent"
+                if run.finished
+                else "stopped at once",
+                f"musgd train --resume {run.typed}",
             ) from None
         raise
 
 
+def _not_yet_tuned(job: Job, **found: Any) -> PruneResult:
+    plan = job.plan
+    before, pruned = found["before"], found["pruned"]
+    return PruneResult(
+        parent=str(job.weights),
+        asked=job.goal.kind,
+        wanted=job.goal.value,
+        max_drop=job.max_drop,
+        macs_share=pruned.macs / before.macs,
+        speedup=before.latency_ms.p50 / pruned.latency_ms.p50,
+        distilled=plan.train.distill is not None,
+        epochs=plan.train.epochs,
+        imgsz=plan.train.imgsz,
+        nms_free=plan.compress.nms_free,
+        threads=plan.bench.threads or 1,
+        seed=plan.train.seed,
+        host=detect(),
+        versions=artifacts.versions_of(_TOOLS),
+        **found,
+    )
+
+
+def _changed(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    return {name: (before[name], width) for name, width in after.items() if width != before[name]}
+
+
+def _warn_if_slower(result: PruneResult, on_warning: Callable[[str, str | None], None]) -> None:
+    if result.asked == "speedup" and result.speedup < result.wanted:
+        on_warning(
+            f"by the least of the samples it is {result.wanted:g} x as fast, "
+            f"by their p50 only {result.speedup:.2f} x",
+            "ask for a little more, or bench it on a quieter machine",
+        )
+
+
+def _judge(run: RunFolder, half: PruneResult, shop: _Workshop, before: _Measured) -> PruneResult:
+    """Hold the run's weights against the parent, and complete its record."""
+    weights = run.path / run.result().weights
+    tuned = shop.measure("tuned", load_weights(weights))
+    result = half.model_copy(
+        update={
+            "weights": str(weights.relative_to(run.path)),
+            "sha256": sha256_of([weights]),
+            "before": before.stage(half.before.latency_ms),
+            # What was timed before has its shape.
+            "tuned": tuned.stage(half.pruned.latency_ms),
+            "gate": shop.compare(before.scored, tuned.scored, half.max_drop),
+        }
+    )
+    write_record(run.prune_file, result)
+    return result
+
+
 @dataclass(frozen=True)
 class _Measured:
-    """A stage, as far as it can be known alone."""
+    """A stage, but for its latency."""
 
     draft: Draft
     scored: Scored
@@ -145,42 +217,95 @@ class _Measured:
 
 
 class _Workshop:
-    """One model and what becomes of it.
+    """Exports, scores and times a model and what becomes of it.
 
     Args:
-        job: What is asked for.
-        model: The parent; it is left as it is.
-        data_set: Gives the images that gradients are taken on and, others, that are scored.
+        plan: Of the fine-tuning.
+        weights: The parent's.
+        data_set: Gives the images that are scored.
         scratch: A folder for the exports that are measured.
     """
 
-    def __init__(self, job: Job, model: nn.Module, data_set: DataSet, scratch: Path) -> None:
-        self._job = job
-        self._model = model
-        self._data_set = data_set
+    def __init__(self, plan: Plan, weights: Path, data_set: DataSet, scratch: Path) -> None:
+        self.plan = plan
+        self.data_set = data_set
+        self.parent_sha256 = sha256_of([weights])
+        self._weights = weights
         self._scratch = scratch
         self._scorer = Scorer(data_set)
-        self._stages: dict[str, _Measured] = {}
-        self._parent_sha256 = sha256_of([job.weights])
-        self._gates: Mapping[str, Tensor] = {}
 
-    @property
-    def _imgsz(self) -> int:
-        return self._job.plan.train.imgsz
-
-    @property
-    def _threads(self) -> int:
-        return self._job.plan.bench.threads or 1
-
-    def measure(self, stage: str, model: nn.Module) -> None:
-        """Export a stage's model and score it."""
-        draft, parameters = self._draft(stage, model)
-        self._stages[stage] = _Measured(
+    def measure(self, name: str, model: nn.Module) -> _Measured:
+        """Export a model and score it."""
+        draft, parameters = self.draft(name, model)
+        return _Measured(
             draft=draft,
             scored=self._scorer.score(draft.folder, draft.runnable),
-            macs=channels.count_macs(model, self._imgsz),
+            macs=channels.count_macs(model, self.plan.train.imgsz),
             parameters=parameters,
         )
+
+    def compare(self, before: Scored, tuned: Scored, max_drop: float) -> Gate:
+        """Judge the fine-tuned model; its boxes need not be the parent's."""
+        return self._scorer.compare(before, tuned, max_drop, None)
+
+    def time(
+        self, drafts: tuple[Draft, Draft], seconds: float | None = None
+    ) -> tuple[list[LatencyMs], int]:
+        """Time two models in turns, for so many seconds or as long as the plan says."""
+        bench = self.plan.bench
+        with silence():
+            return timing.in_turns(
+                drafts,
+                bench.threads or 1,
+                warmup_s=bench.warmup_s if seconds is None else seconds / 4,
+                duration_s=bench.duration_s if seconds is None else seconds,
+            )
+
+    def draft(self, name: str, model: nn.Module) -> tuple[Draft, int]:
+        """Export a model; return it and how many parameters it has."""
+        plan = self.plan
+        with silence():
+            network = parent.prepare(
+                model, plan.train.imgsz, nms_free=plan.compress.nms_free, source=self._weights
+            )
+        recipe = artifacts.Recipe(
+            runtime="onnxruntime",
+            asked="fp32",
+            files=(parent.FILE,),
+            build=lambda folder: parent.write(network, folder / parent.FILE),
+            read_back=lambda folder: onnx_graph.read_back(folder / parent.FILE),
+            parent_sha256=self.parent_sha256,
+            tools=(),
+        )
+        draft = artifacts.draft(
+            self._scratch / name,
+            self._scratch / "places",
+            plan.target,
+            network,
+            recipe,
+            artifacts.Trial(timing.noise(plan.train.imgsz)),
+        )
+        return draft, sum(value.numel() for value in network.module.parameters())
+
+
+class _Search:
+    """Finds how many channels go.
+
+    Args:
+        shop: Where candidates are timed.
+        model: The parent; it is left as it is.
+        parent: The parent, exported.
+        goal: What is to be reached.
+    """
+
+    def __init__(self, shop: _Workshop, model: nn.Module, parent: Draft, goal: Goal) -> None:
+        self._shop = shop
+        self._model = model
+        self._parent = parent
+        self._goal = goal
+        train = shop.plan.train
+        self._imgsz = train.imgsz
+        self._gates = gate_gradients(model, shop.data_set, imgsz=train.imgsz, seed=train.seed)
 
     def cuts(self, on_progress: Callable[[str], None]) -> list[channels.Cut]:
         """Find the fewest cuts that reach the goal.
@@ -188,11 +313,8 @@ class _Workshop:
         Raises:
             UsageError: None do; the nearest that is possible is named.
         """
-        self._gates = gate_gradients(
-            self._model, self._data_set, imgsz=self._imgsz, seed=self._job.plan.train.seed
-        )
         order = channels.removal_order(self._model, self._gates, self._imgsz)
-        goal = self._job.goal
+        goal = self._goal
         if goal.kind == "speedup":
             return self._as_fast(order, on_progress)
         reached: Callable[[channels.Cut], bool] = (
@@ -213,7 +335,7 @@ class _Workshop:
     def _as_fast(
         self, order: list[channels.Cut], on_progress: Callable[[str], None]
     ) -> list[channels.Cut]:
-        goal = self._job.goal
+        goal = self._goal
         fastest = self._speedup(order, on_progress)
         if fastest < goal.value:
             raise _unreachable(goal, f"--speedup {_rounded(fastest):g}, as measured here")
@@ -227,11 +349,8 @@ class _Workshop:
         return order[:enough]
 
     def _speedup(self, cuts: list[channels.Cut], on_progress: Callable[[str], None]) -> float:
-        draft, _ = self._draft(f"probe-{len(cuts)}", self.pruned(cuts))
-        drafts = (self._stages["before"].draft, draft)
-        (before, after), n = timing.in_turns(
-            drafts, self._threads, warmup_s=PROBE_S / 4, duration_s=PROBE_S
-        )
+        draft, _ = self._shop.draft(f"probe-{len(cuts)}", self.pruned(cuts))
+        (before, after), n = self._shop.time((self._parent, draft), PROBE_S)
         shutil.rmtree(draft.folder)
         # Not the median: what else runs here only ever adds, and a search must not be led astray.
         speedup = before.min / after.min
@@ -239,84 +358,6 @@ class _Workshop:
             f"{cuts[-1].removed:.0%} of the channels removed: {speedup:.2f} x as fast, least of {n}"
         )
         return speedup
-
-    def result(
-        self, run: RunFolder, weights: Path, cuts: list[channels.Cut], model: nn.Module
-    ) -> PruneResult:
-        """Time all stages in turns and put down what is known."""
-        plan, stages = self._job.plan, self._stages
-        with silence():
-            latencies, n = timing.in_turns(
-                [measured.draft for measured in stages.values()],
-                self._threads,
-                warmup_s=plan.bench.warmup_s,
-                duration_s=plan.bench.duration_s,
-            )
-        found = {
-            name: measured.stage(latency)
-            for (name, measured), latency in zip(stages.items(), latencies, strict=True)
-        }
-        before, after = channels.widths(self._model), channels.widths(model)
-        gate = None
-        if "tuned" in stages:
-            gate = self._scorer.compare(
-                stages["before"].scored, stages["tuned"].scored, self._job.max_drop, None
-            )
-        last = found["tuned" if gate else "pruned"]
-        return PruneResult(
-            run=run.name,
-            weights=str(weights.relative_to(run.path)),
-            sha256=sha256_of([weights]),
-            parent=str(self._job.weights),
-            parent_sha256=self._parent_sha256,
-            asked=self._job.goal.kind,
-            wanted=self._job.goal.value,
-            removed=cuts[-1].removed,
-            macs_share=last.macs / found["before"].macs,
-            speedup=found["before"].latency_ms.p50 / last.latency_ms.p50,
-            widths={
-                name: (before[name], width)
-                for name, width in after.items()
-                if width != before[name]
-            },
-            before=found["before"],
-            pruned=found["pruned"],
-            tuned=found.get("tuned"),
-            gate=gate,
-            distilled=plan.train.distill is not None,
-            epochs=plan.train.epochs,
-            imgsz=self._imgsz,
-            nms_free=plan.compress.nms_free,
-            threads=self._threads,
-            n=n,
-            seed=plan.train.seed,
-            host=detect(),
-            versions=artifacts.versions_of(_TOOLS),
-        )
-
-    def _draft(self, name: str, model: nn.Module) -> tuple[Draft, int]:
-        with silence():
-            network = parent.prepare(
-                model,
-                self._imgsz,
-                nms_free=self._job.plan.compress.nms_free,
-                source=self._job.weights,
-            )
-        recipe = artifacts.Recipe(
-            runtime="onnxruntime",
-            asked="fp32",
-            files=(parent.FILE,),
-            build=lambda folder: parent.write(network, folder / parent.FILE),
-            read_back=lambda folder: onnx_graph.read_back(folder / parent.FILE),
-            parent_sha256=self._parent_sha256,
-            tools=(),
-        )
-        trial = artifacts.Trial(_noise(self._imgsz))
-        place = self._scratch / "places"
-        draft = artifacts.draft(
-            self._scratch / name, place, self._job.plan.target, network, recipe, trial
-        )
-        return draft, sum(value.numel() for value in network.module.parameters())
 
 
 def _unreachable(goal: Goal, nearest: str) -> UsageError:
@@ -331,9 +372,3 @@ def _rounded(share: float, *, up: bool = False) -> float:
     import math
 
     return (math.ceil if up else math.floor)(share * 100) / 100
-
-
-def _noise(imgsz: int) -> Any:
-    import numpy as np
-
-    return np.random.default_rng(0).random((1, 3, imgsz, imgsz), dtype=np.float32)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from musgd_cli.__main__ import main
 from musgd_cli.errors import ExitCode
+from musgd_cli.records import PruneResult
+from musgd_cli.runs import RunFolder
+from musgd_cli.storage import read_record, write_record
 
 for _needed in ("torch", "ultralytics", "torch_pruning", "onnx", "onnxruntime"):
     pytest.importorskip(_needed)
@@ -54,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
 
     place = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 6)):
+    for split, count in (("train", 12), ("val", 12)):
         for kind in ("images", "labels"):
             (place / "squares" / kind / split).mkdir(parents=True)
         for number in range(count):
@@ -91,7 +97,7 @@ def test_one_table_and_the_next_command(place: Path, capsys: pytest.CaptureFixtu
     assert rows["fine-tuned"][4:7] == rows["pruned"][4:7]
     assert "gate: passed" in out
     assert "1 thread" in out
-    assert "squares/squares.yaml, val; p50 of " in out
+    assert "squares/squares.yaml, val, which also chose the epoch" in out
     assert out.splitlines()[-1] == "next: musgd export runs/squares-pruned --int8"
     assert "finding what the loss depends on least" in err
     assert (place / "runs/squares-pruned/plots").is_dir()
@@ -134,6 +140,7 @@ BAD = [
     (["circles"], "circles is no run"),
     (["missing.pt"], "missing.pt do not exist"),
     (["tiny.yaml"], "tiny.yaml is no run"),
+    (["tiny.onnx"], "tiny.onnx is an exported model"),
 ]
 
 
@@ -171,3 +178,92 @@ def test_without_torch_pruning_the_extra_is_named(
     monkeypatch.setitem(__import__("sys").modules, "torch_pruning", None)
     assert main(["prune", "squares"]) == ExitCode.UNSUPPORTED
     assert "pip install 'musgd-cli[prune]'" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    Path("runs").rename("kept")
+    Path("runs").write_text("a file where the folder should be")
+    assert main(["prune", "kept/squares"]) == ExitCode.FAILED
+    error, _ = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: cannot write runs/squares-pruned")
+
+
+def test_renamed_classes_are_the_users_affair(place: Path):
+    data = place / "squares/squares.yaml"
+    data.write_text(data.read_text().replace("[dark, bright]", "[hole, lamp]"))
+    options = ["--epochs", "1", "--max-drop", "0.99", "--quiet"]
+    assert main(["prune", "squares", *options]) == ExitCode.DONE
+    assert RunFolder(Path("runs/squares-pruned")).result().names == ("hole", "lamp")
+
+
+# ------------------------------------------------------------------------------------- interrupted
+
+
+def stopped_at(line: str, *arguments: str) -> list[str]:
+    """Stop ``musgd prune`` once it has written a line that begins so; return what follows."""
+    command = [sys.executable, "-m", "musgd_cli", "prune", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as it:
+        for said in it.stderr:
+            if said.startswith(line):
+                break
+        it.send_signal(signal.SIGTERM)
+        rest = it.stderr.read().splitlines()
+    assert it.returncode == ExitCode.INTERRUPTED
+    return rest
+
+
+def test_stopped_before_the_fine_tuning_it_keeps_nothing_and_says_so(place: Path):
+    warning, mend = stopped_at("finding what the loss depends on", "squares")[-2:]
+    assert warning.startswith("warning: interrupted before the first step")
+    assert "nothing is kept" in warning
+    assert mend == "mend: the same command begins anew"
+    assert [path.name for path in Path("runs").iterdir()] == ["squares"]
+
+
+def test_stopped_after_the_fine_tuning_it_is_held_against_its_parent_later(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = ["--epochs", "1", "--max-drop", "0.99"]
+    warning, mend = stopped_at("holding it against its parent", "squares", *options)[-2:]
+    assert "runs/squares-pruned is fine-tuned and kept, but was not held against" in warning
+    resume = ["train", "--resume", "runs/squares-pruned"]
+    assert mend == f"mend: musgd {' '.join(resume)}"
+    run = RunFolder(Path("runs/squares-pruned"))
+    assert run.finished
+
+    weights = Path("runs/squares/weights/best.pt")
+    weights.rename("away.pt")
+    assert main([*resume, "--quiet"]) == ExitCode.USAGE
+    error, mend = capsys.readouterr().err.splitlines()
+    assert f"{weights}, which it was pruned from, is not here" in error
+    assert "musgd train --resume runs/squares-pruned" in mend
+    Path("away.pt").rename(weights)
+
+    assert main([*resume, "--quiet"]) == ExitCode.DONE
+    assert "gate: passed" in capsys.readouterr().out
+    assert read_record(run.prune_file, PruneResult).tuned.map50_95 is not None
+    assert main([*resume, "--quiet"]) == ExitCode.USAGE
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_a_resumed_run_is_held_against_its_parent_as_well(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    """As if it had been stopped before its first epoch, with a parent that is hard to match."""
+    options = ["--macs", "0.4", "--epochs", "1", "--set", "optim.lr=1e-9", "--max-drop", "0.99"]
+    assert main(["prune", "squares", *options, "--quiet"]) == ExitCode.DONE
+    run = RunFolder(Path("runs/squares-pruned"))
+    run.train_file.unlink()
+    record = read_record(run.prune_file, PruneResult)
+    write_record(
+        run.prune_file, record.model_copy(update={"gate": None, "tuned": None, "max_drop": 0.0})
+    )
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run.path), "--json"]) == ExitCode.CHECK_FAILED
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["gate"]["verdict"] == "failed"
+    assert result["tuned"]["latency_ms"] == result["pruned"]["latency_ms"]
+    assert "runs/squares-pruned fails the gate" in err

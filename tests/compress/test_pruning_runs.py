@@ -85,6 +85,8 @@ def test_its_figures_agree_with_each_other(pruned: PruneResult):
     assert pruned.macs_share == pytest.approx(pruned.tuned.macs / pruned.before.macs)
     assert pruned.tuned.parameters < pruned.before.parameters
     assert pruned.tuned.size_mb < pruned.before.size_mb
+    assert pruned.tuned.latency_ms == pruned.pruned.latency_ms  # one shape
+    assert pruned.speedup == pruned.before.latency_ms.p50 / pruned.pruned.latency_ms.p50
     assert pruned.n >= 100
     assert pruned.threads == 1
     assert pruned.gate.split == "val"
@@ -129,8 +131,8 @@ def test_it_can_be_trained_on_and_pruned_again(
 
 
 def test_other_classes_are_refused(place: Path, run: RunFolder, given: Path, flags: dict):
-    data = given / "renamed.yaml"
-    data.write_text("train: images/train\nval: images/val\nnames: [one, two, three]\n")
+    data = given / "others.yaml"
+    data.write_text("train: images/train\nval: images/val\nnames: [square, disc, 'bar: long']\n")
     weights = str(run.weights / "best.pt")
     with contextlib.chdir(place):
         from musgd_cli.runs import create_run
@@ -147,7 +149,7 @@ def test_other_classes_are_refused(place: Path, run: RunFolder, given: Path, fla
             ) as e:
                 train.train(plan.model_copy(update={"settings": settings}), create_run("others"))
             assert "musgd prune" in e.value.mend
-            with pytest.raises(UsageError, match="has one, two, three"):
+            with pytest.raises(UsageError, match="numbers its classes otherwise"):
                 compress.prune(weights, flags={**flags, "train.data": str(data)})
         finally:
             data.unlink()
@@ -180,6 +182,7 @@ def test_an_interrupted_fine_tuning_is_resumed(
         assert half.tuned is None
         assert half.gate is None
         assert half.widths == pruned.widths
+        assert compress.is_unjudged(run)
         result = train.resume(run)
         assert result.epochs == 2
         assert result.resumed == 1
@@ -189,8 +192,16 @@ def test_an_interrupted_fine_tuning_is_resumed(
             for folder in (run.path, Path("runs/weights-pruned"))
         )
         assert all((ours[name] == value).all() for name, value in theirs.items())
+        finished = compress.finish_pruning(run)
+        assert finished.gate == pruned.gate
+        assert finished.tuned.map50_95 == pruned.tuned.map50_95
+        assert finished.tuned.latency_ms == half.pruned.latency_ms
+        assert finished.sha256 == run.result().sha256
+        assert read_record(run.prune_file, PruneResult) == finished
+        assert not compress.is_unjudged(run)
 
 
+@pytest.mark.slow
 def test_the_parent_can_teach_and_an_interruption_changes_nothing(
     place: Path, given: Path, flags: dict, ultralytics, stop_after_first_epoch
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from musgd_cli.report.terminal.artifacts import VERDICTS
@@ -37,7 +38,7 @@ def pruning_table(result: PruneResult, folder: str) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{result.run}: {_removed(result)}", style="bold"),
         table,
-        Text(_conditions(result), style="dim"),
+        *(Text(line, style="dim") for line in _conditions(result)),
     ]
     if result.gate is not None:
         parts.append(_verdict(result))
@@ -68,16 +69,21 @@ def _removed(result: PruneResult) -> str:
     )
 
 
-def _conditions(result: PruneResult) -> str:
-    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
-    timed = (
-        f"p50 of {result.n} inferences each, in turns: ONNX Runtime fp32, {threads}, "
-        f"{result.imgsz} px"
-    )
+def _conditions(result: PruneResult) -> Iterator[str]:
     gate = result.gate
-    if gate is None:
-        return timed
-    return f"scored on {gate.n_images} images of {gate.data}, {gate.split}; {timed}"
+    if gate is not None:
+        split = "val, which also chose the epoch" if gate.split == "val" else gate.split
+        yield f"scored on {gate.n_images} images of {gate.data}, {split}"
+    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    yield (
+        f"p50 of {result.n} inferences each, in turns: ONNX Runtime fp32, {threads}, "
+        f"{result.imgsz} px; pruned and fine-tuned are one shape, timed once"
+    )
+    if result.asked == "speedup":
+        yield (
+            "speed is the ratio of the p50; --speedup went by the least of the samples, which a "
+            "busy machine sways less"
+        )
 
 
 def _verdict(result: PruneResult) -> RenderableType:
@@ -86,8 +92,8 @@ def _verdict(result: PruneResult) -> RenderableType:
     gate = result.gate
     assert gate is not None
     verdict, style = VERDICTS[gate.verdict]
-    if gate.map50_95_drop is None or gate.interval is None:
-        return Text.assemble("gate: ", (verdict, style), f", {'; '.join(gate.reasons)}")
+    if gate.verdict == "inconclusive" or gate.map50_95_drop is None or gate.interval is None:
+        return Text.assemble("gate: ", (verdict, style), f": {'; '.join(gate.reasons)}")
     low, high = gate.interval
     return Text.assemble(
         "gate: ",
