@@ -53,7 +53,6 @@ class _Rows:
 
     def __init__(self, reports: Sequence[BenchReport]) -> None:
         self.reports = reports
-        self._by_sha = {(r.artifact_sha256, r.threads): r for r in reports}
         self._alike = Counter(map(_identity, reports))
         self.one_size = len({r.imgsz for r in reports}) == 1
         self.one_thread_count = len({r.threads for r in reports}) == 1
@@ -81,10 +80,16 @@ class _Rows:
 
     def speed_up(self, report: BenchReport) -> str:
         """Say how many times the float parent's speed, where the parent is in the table."""
-        parent = self._by_sha.get((report.parent_sha256 or "", report.threads))
+        parent = self._parent(report)
         if parent is None or report.runtime == "null" or report.host.emulated:
             return ""
         return f"{parent.latency_ms.p50 / report.latency_ms.p50:.2f}x"
+
+    def _parent(self, report: BenchReport) -> BenchReport | None:
+        """Find the float parent's row: parents of several targets can be the same file."""
+        wanted = report.parent_sha256, report.threads
+        rows = [r for r in self.reports if (r.artifact_sha256, r.threads) == wanted]
+        return next((r for r in rows if r.target == report.target), rows[0] if rows else None)
 
     def speed_columns(self) -> list[_Column]:
         """Return the figures of speed in their order."""
@@ -288,6 +293,11 @@ def _warnings(reports: Sequence[BenchReport]) -> Iterator[str]:
         name = PurePath(report.artifact).name
         if report.gate == "failed":
             yield f"{name}: failed the gate against its float parent when it was exported"
+        if report.gate == "inconclusive":
+            yield (
+                f"{name}: it was unclear whether it passes the gate against its float parent when "
+                "it was exported"
+            )
         if not report.steady:
             yield f"{name}: latency had not settled after {report.warmup_s or 0:.1f} s of warm-up"
         if report.throttled:

@@ -166,7 +166,25 @@ def test_figures_that_do_not_exist_are_no_zeros() -> None:
     assert "every image of bccd.yaml, test calibrated a model" in text
 
 
-@pytest.mark.parametrize(("verdict", "is_said"), [("failed", True), ("passed", False)])
-def test_a_model_that_failed_its_gate_is_marked(verdict, is_said):
-    text = printed(report(), report(**INT8, gate=verdict))
-    assert ("pi4b-ncnn-mixed-int8-320: failed the gate" in text) == is_said
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("failed", ["failed the gate"]),
+        ("inconclusive", ["it was unclear whether it passes the gate"]),
+        ("passed", []),
+    ],
+)
+def test_a_model_that_did_not_pass_its_gate_is_marked(verdict, said):
+    lines = printed(report(), report(**INT8, gate=verdict)).splitlines()
+    about = [line.partition(": ")[2] for line in lines if line.startswith("pi4b-ncnn")]
+    assert [line.partition(" against its float parent")[0] for line in about] == said
+
+
+def test_of_parents_that_are_one_file_the_targets_own_counts() -> None:
+    slow = LatencyMs(p50=280.4, p90=290, p99=300, mean=281, min=279, max=301)
+    other = {"target": "x86-cpu", "artifact": "x86-cpu-onnxruntime-fp32-320", "latency_ms": slow}
+    for rows in ((report(), report(**other)), (report(**other), report())):
+        assert "2.00x" in row(printed(*rows, report(**INT8)), "ncnn")
+    # Without a parent of its own it is the first in the table.
+    rows = (report(), report(**other), report(**{**INT8, "target": "pi5"}))
+    assert "2.00x" in row(printed(*rows), "ncnn")
