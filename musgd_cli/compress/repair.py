@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from musgd_cli.compress import formats
+from musgd_cli.compress import formats, timing
 from musgd_cli.compress.silence import silence
 from musgd_cli.records import Artifact, Repair
-from musgd_cli.runtime import open_engine
 
 if TYPE_CHECKING:
     from musgd_cli.compress.artifacts import Draft
@@ -134,22 +131,10 @@ def _better(found: Artifact, record: Artifact) -> bool:
 
 
 def _time_ratio(repaired: Draft, before: Draft) -> float | None:
-    """Return how much longer an inference takes, by alternating runs on one thread."""
+    """Return how much longer an inference takes on one thread."""
     if repaired.has_stand_in or repaired is before:
         return None
-    import numpy as np
-
-    engines = [open_engine(draft.folder, draft.runnable, threads=1) for draft in (repaired, before)]
-    side = repaired.artifact.imgsz
-    x = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
-    times: tuple[list[float], list[float]] = ([], [])
-    try:
-        for _ in range(TIMED):
-            for engine, taken in zip(engines, times, strict=True):
-                begin = perf_counter()
-                engine.infer(x)
-                taken.append(perf_counter() - begin)
-    finally:
-        for engine in engines:
-            engine.close()
-    return median(times[0]) / median(times[1])
+    (ours, theirs), _ = timing.in_turns(
+        (repaired, before), threads=1, warmup_s=0, duration_s=0, at_least=TIMED
+    )
+    return ours.p50 / theirs.p50

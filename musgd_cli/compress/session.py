@@ -27,6 +27,7 @@ from musgd_cli.compress import (
     repair,
     silence,
     tensorrt,
+    timing,
 )
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.records import (
@@ -280,11 +281,8 @@ class _Parent:
 
     @cached_property
     def sample(self) -> NDArray[np.float32]:
-        """A network input of seeded noise."""
-        import numpy as np
-
-        side = self.network.imgsz
-        return np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+        """A network input."""
+        return timing.noise(self.network.imgsz)
 
     @cached_property
     def own(self) -> Draft:

@@ -203,7 +203,7 @@ def test_an_interrupted_fine_tuning_is_resumed(
 
 @pytest.mark.slow
 def test_the_parent_can_teach_and_an_interruption_changes_nothing(
-    place: Path, given: Path, flags: dict, ultralytics, stop_after_first_epoch
+    place: Path, given: Path, flags: dict, run: RunFolder, ultralytics, stop_after_first_epoch
 ):
     from musgd_cli.train.checkpoint import load_weights
 
@@ -224,11 +224,11 @@ def test_the_parent_can_teach_and_an_interruption_changes_nothing(
         assert whole.plan().settings["train.distill"].source == "--distill"
         assert whole.epochs()[0].losses["dis_loss"] > 0
         ours, theirs = (
-            load_weights(run.weights / "best.pt").state_dict() for run in (whole, resumed)
+            load_weights(folder.weights / "best.pt").state_dict() for folder in (whole, resumed)
         )
         assert ours.keys() == theirs.keys()
         assert all((ours[name] == value).all() for name, value in theirs.items())
-        untaught = load_weights(Path("runs/weights-pruned/weights/best.pt")).state_dict()
+        untaught = load_weights(run.weights / "best.pt").state_dict()
         assert any((ours[name] != value).any() for name, value in untaught.items())
         assert len(ultralytics.YOLO(whole.weights / "best.pt").names) == 3
 
