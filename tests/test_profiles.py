@@ -81,11 +81,8 @@ def test_small_boards_are_asked_for_what_they_can_do() -> None:
     assert profiles.load("pi4b").train.imgsz <= 320
     assert profiles.load("pi4b").train.amp == "fp32"
     nano = profiles.load("jetson-nano").compress
-    assert (nano.precisions, nano.int8, nano.nms_free) == (
-        ("fp16",),
-        False,
-        False,
-    )  # no INT8, no Mod operator
+    # No INT8, no Mod operator.
+    assert (nano.precisions, nano.int8, nano.nms_free) == (("fp16",), False, False)
 
 
 # ------------------------------------------------------------------------------------------ loading
