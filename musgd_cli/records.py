@@ -558,7 +558,7 @@ class Gate(Frozen):
     """In words, what kept it from passing."""
     max_drop: float
     """Most ``map50_95_drop`` that passes."""
-    least_matched: float | None
+    least_matched: float | None = None
     """Least ``match_recall`` and ``match_precision`` that pass; ``None``: they are not judged."""
     map50_95_drop: float | None
     """Parent minus artifact; ``None`` when the images hold no object."""

@@ -83,8 +83,8 @@ def _run_of(path: Path, spec: str) -> RunFolder | None:
     suffix = path.suffix.lower()
     if suffix in _MODELS:
         raise UsageError(
-            f"{spec} is an exported model; export starts from weights",
-            "musgd export RUN, or give the .pt it was made from",
+            f"{spec} is an exported model, not weights",
+            "give its run, or the .pt it was made from",
         )
     if suffix in _WEIGHTS and not path.is_dir():
         # A run's best weights are the run: they should not end up in runs/best.
@@ -92,7 +92,7 @@ def _run_of(path: Path, spec: str) -> RunFolder | None:
         finished = path.parent == run.weights and run.finished and run.plan_file.is_file()
         return run if finished and (run.path / run.result().weights) == path else None
     if (path / ARTIFACT_FILE).is_file():
-        raise UsageError(f"{spec} is an artifact already", "musgd export its run, or its weights")
+        raise UsageError(f"{spec} is an artifact already", "give its run, or its weights")
     return find_run(spec)
 
 
