@@ -623,7 +623,7 @@ class Repair(Frozen):
     size_mb_before: float
     time_ratio: float | None
     """Time of an inference to that before, medians of alternating runs; ``None``: its engine does
-    not run here."""
+    not run here, or no build was better."""
 
 
 class Artifact(Record):
@@ -638,6 +638,8 @@ class Artifact(Record):
     parent_sha256: str | None
     """Of the float parent (for the fp32 ONNX: of the weights)."""
     target: str
+    boards: tuple[str, ...] = ()
+    """That the target's profile is for."""
     runtime: RuntimeName
     precision_asked: Precision
     precision: Precision
@@ -666,7 +668,7 @@ class Artifact(Record):
 
 
 class SkippedExport(Frozen):
-    """An artifact that could not be made here."""
+    """An artifact that cannot be made here, or whose making failed."""
 
     target: str
     runtime: str

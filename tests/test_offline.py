@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-for module in ("torch", "ultralytics", "onnxruntime", "openvino", "nncf"):
+for module in ("torch", "ultralytics", "onnxruntime", "openvino", "nncf", "ncnn", "torch_pruning"):
     pytest.importorskip(module)
 
 # Python starts this in every process of the job, the bench workers included.
@@ -61,7 +61,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory):
-    """Train, export and bench without a route to anywhere; then fine-tune from given weights."""
+    """Train, export, prune and bench without a route to anywhere, also from given weights."""
     root = tmp_path_factory.mktemp("offline")
     data = draw_set(root / "given" / "set")
     work = root / "work"
@@ -103,6 +103,10 @@ def job(tmp_path_factory: pytest.TempPathFactory):
     musgd("train", "--data", str(data), "--model", str(given / "start.pt"), "--name", "t", *short)
     exported = musgd("export", "runs/t", "--int8", "--target", "x86-cpu", "--calib", "4")
     musgd("export", str(given / "start.pt"), "--imgsz", "64", "--target", "x86-cpu")
+    boards = ["--target", "pi4b,jetson-nano,x86-gpu", "--out", "boards"]
+    musgd("export", "runs/t", "--int8", "--calib", "4", *boards)
+    quick = ["--set", "bench.duration_s=0.2", "--set", "bench.warmup_s=0.1"]
+    musgd("prune", "runs/t", "--ratio", "0.2", "--epochs", "1", *quick)
     benched = musgd("bench", "runs/t", "--threads", "1", "--set", "bench.duration_s=0.2")
     log = root / "witness" / "log"
     return {

@@ -193,7 +193,8 @@ def _cure(failed: list[Artifact], auto_mixed: bool) -> str:
 
 
 def _split(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(part.strip() for value in values or () for part in value.split(",") if part)
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(filter(None, parts))
 
 
 def _sizes(values: tuple[str, ...]) -> tuple[int, ...]:

@@ -29,7 +29,9 @@ def prune(
     speedup: Annotated[
         float | None,
         typer.Option(
-            metavar="TIMES", help="How many times as fast, measured here in ONNX Runtime."
+            metavar="TIMES",
+            help="How many times as fast, measured here in ONNX Runtime, one thread unless "
+            "bench.threads is set.",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Of fine-tuning. Default: 10.")] = None,

@@ -25,6 +25,7 @@ from musgd_cli.commands.options import (
     Seed,
     Set,
     Target,
+    Trust,
 )
 
 if TYPE_CHECKING:
@@ -59,12 +60,7 @@ def train(
             "against its parent too.",
         ),
     ] = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Load weights that may run code. Only if you know the author."
-        ),
-    ] = False,
+    trust: Trust = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show every setting and its source, and end.")
     ] = False,

@@ -71,7 +71,8 @@ def export(
         UsageError: Source, target, setting or data set is wrong.
         UnsupportedError: Not even the float parent can be made here, or ``strict`` and something
             else cannot.
-        MusgdError: A model could not be built or written, or does not do what its parent does.
+        MusgdError: The first float parent could not be built or written. What ails a later model is
+            in the report, with its exit code.
     """
     from musgd_cli.compress import selection, session
 

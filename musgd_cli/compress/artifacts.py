@@ -80,6 +80,8 @@ class Recipe:
     """Distributions whose versions are recorded."""
     stand_in: RuntimeName | None = None
     """What runs the model where its own engine does not run here."""
+    boards: tuple[str, ...] = ()
+    """That the target's profile is for."""
     quantize_all: bool = False
     """Whether also what int8 is known to harm is quantized."""
 
@@ -136,6 +138,12 @@ def draft(
         raise write_failed(folder, error) from error
     with silence():
         found = recipe.read_back(folder)
+    lower = recipe.asked in ("int8", "bf16") and found.precision in ("fp32", "fp16")
+    if lower:  # by that name it would replace another model
+        raise MusgdError(
+            f"the {recipe.runtime} {recipe.asked} model came out as {found.precision}",
+            "please report it, with the versions that musgd doctor shows",
+        )
     name = folder_name(target, recipe.runtime, found.precision, network.imgsz)
     require_ours(place / name)
     others = {path.name for path in folder.iterdir()} - set(recipe.files)
@@ -146,6 +154,7 @@ def draft(
         sha256=sha256_of(folder / file for file in files),
         parent_sha256=recipe.parent_sha256,
         target=target,
+        boards=recipe.boards,
         runtime=recipe.runtime,
         precision_asked=recipe.asked,
         precision=found.precision,

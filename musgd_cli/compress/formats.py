@@ -24,8 +24,8 @@ BUILT = frozenset({"onnxruntime", "openvino", "ncnn", "tensorrt", "litert"})
 class Material:
     """What a model is built from."""
 
-    target: str
-    """Name of the profile it is for."""
+    boards: tuple[str, ...]
+    """That it is for."""
     network: Network
     onnx: Path
     """The float parent's file."""
@@ -55,8 +55,8 @@ class Format(Protocol):
     STAND_IN: RuntimeName | None
     """A runtime that runs the first of ``FILES`` where its own engine does not run."""
 
-    def lacks(self, precision: Precision, target: str) -> tuple[str, str] | None:
-        """Return why this machine builds no ``precision`` for ``target``, and the mend, if so."""
+    def lacks(self, precision: Precision, boards: tuple[str, ...]) -> tuple[str, str] | None:
+        """Return why this machine builds no ``precision`` for these boards, and the mend, if so."""
         ...
 
     def build(self, material: Material, folder: Path, precision: Precision) -> str | None:

@@ -43,8 +43,8 @@ SILU_FLOOR = -8.0
 """Least value that a range before SiLU reaches: what is lower SiLU turns into 0 within .003.
 
 First layers reach -116, and half of their 256 steps would tell apart what comes out as 0. mAP50-95
-lost with and without: BCCD (72 images, 256 px) -.0001 and .0047, COCO128 (96, 640 px) -.0016 and
-.0059. A floor of -6 or -5 is not better.
+lost with and without, attention still in int8: BCCD (72 images, 256 px, 64 that calibrate) -.0001
+and .0047, COCO128 (96, 640 px) -.0016 and .0059. A floor of -6 or -5 is not better.
 """
 
 PERCENTILE = 99.99
@@ -60,7 +60,7 @@ _ATTENTION_SCOPE = "/attn/"  # as Ultralytics calls the module
 _IDENTIFIER = b"TFL3"
 
 
-def lacks(precision: Precision, target: str) -> tuple[str, str] | None:  # noqa: ARG001
+def lacks(precision: Precision, boards: tuple[str, ...]) -> tuple[str, str] | None:  # noqa: ARG001
     """Return why this machine cannot build a model, and the mend; ``None`` if it can."""
     if platform.machine() != "x86_64" and find_spec("litert_converter") is None:
         return (
@@ -78,7 +78,7 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     - the decoding, and the last convolutions, whose outputs are boxes and scores;
     - attention's products and softmax: XNNPACK has no int8 of them and leaves them to slower
       kernels, which costs 9 % of the time of an inference;
-    - attention's convolutions, for 2 % of it. With and without, mAP50-95 lost on BCCD (159 images,
+    - attention's convolutions, for 2 % of it. Float and int8, mAP50-95 lost on BCCD (159 images,
       256 px) .0030 and .0062, on COCO128 (96 images, 640 px) -.0066 and -.0040.
 
     Args:

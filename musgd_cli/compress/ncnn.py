@@ -33,7 +33,7 @@ TIMEOUT_S = 300.0
 """pnnx takes seconds; past this it hangs."""
 
 
-def lacks(precision: Precision, target: str) -> None:
+def lacks(precision: Precision, boards: tuple[str, ...]) -> None:
     """Nothing: every machine that has the modules builds every precision."""
 
 

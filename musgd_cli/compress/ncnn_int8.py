@@ -2,8 +2,8 @@
 
 ncnn computes a convolution in int8 where its weights are int8 and scales follow them: it rounds the
 input by one scale, multiplies and adds in integers, and turns the sums back to float by the input's
-scale and the output channel's own. All else it computes in float, SiLU too, which follows all of
-YOLO26's convolutions but the last: so none can hand its result on in int8, which ncnn would allow.
+scale and the output channel's own. All else it computes in float, and SiLU or another operation in
+float follows each convolution: none hands its result on in int8, which ncnn would allow.
 """
 
 from __future__ import annotations

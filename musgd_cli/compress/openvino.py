@@ -46,7 +46,7 @@ _TRANSPARENT = frozenset(
 _DEQUANTIZING = frozenset({"Convert", "Subtract", "Multiply", "Reshape"})
 
 
-def lacks(precision: Precision, target: str) -> tuple[str, str] | None:  # noqa: ARG001
+def lacks(precision: Precision, boards: tuple[str, ...]) -> tuple[str, str] | None:  # noqa: ARG001
     """Return why this machine cannot build ``precision``, and the mend; ``None`` if it can.
 
     A bf16 model is the fp32 one, run otherwise: where it cannot be run, it cannot be tried.

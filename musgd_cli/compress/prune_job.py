@@ -85,6 +85,8 @@ def settle_job(
     require_installed()
     parent = _find(source)
     given = {key: value for key, value in flags.items() if value is not None}
+    if "compress.max_drop" in given:
+        raise UsageError("compress.max_drop is export's", "--max-drop is what pruning may lose")
     if distill:
         given["train.distill"] = str(parent.weights)
         spelling = {**spelling, "train.distill": "--distill"}

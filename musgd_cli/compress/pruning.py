@@ -252,7 +252,10 @@ class _Workshop:
     def time(
         self, drafts: tuple[Draft, Draft], seconds: float | None = None
     ) -> tuple[list[LatencyMs], int]:
-        """Time two models in turns, for so many seconds or as long as the plan says."""
+        """Time two models in turns, for so many seconds or as long as the plan says.
+
+        On one thread unless the plan names a number: all cores would hide what a layer saves.
+        """
         bench = self.plan.bench
         with silence():
             return timing.in_turns(
@@ -315,6 +318,10 @@ class _Search:
             UsageError: None do; the nearest that is possible is named.
         """
         order = channels.removal_order(self._model, self._gates, self._imgsz)
+        if not order:
+            raise UsageError(
+                "no layer has channels to spare", "prune a wider model, or export this one as it is"
+            )
         goal = self._goal
         if goal.kind == "speedup":
             return self._as_fast(order, on_progress)

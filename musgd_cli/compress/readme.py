@@ -73,6 +73,6 @@ def _loading(artifact: Artifact) -> str:
 
 def _trtexec(artifact: Artifact) -> str:
     model, engine = f"--onnx={artifact.files[0]}", "--saveEngine=model.engine"
-    if artifact.target in tensorrt.VERSIONS:  # JetPack's, not on the PATH; the board has 4 GB
+    if tensorrt.old_version(artifact.boards):  # JetPack's, not on the PATH; the board has 4 GB
         return f"/usr/src/tensorrt/bin/trtexec {model} --fp16 --workspace=1024 {engine}"
     return f"trtexec {model} --stronglyTyped {engine}"

@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from musgd_cli.compress import formats, timing
+from musgd_cli.compress import formats, onnx_graph, timing
 from musgd_cli.compress.silence import silence
+from musgd_cli.errors import MusgdError
 from musgd_cli.records import Artifact, Repair
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def repair(
     """Rebuild a model that did not pass, with more and more of its worst layers in float.
 
     Which layers are the worst is measured in ONNX Runtime, by one int8 group at a time in the float
-    parent; the order holds for every runtime, as they quantize the same arithmetic.
+    parent: every group that some format quantizes. Other runtimes round elsewhere, so for them the
+    order is a good guess.
 
     Args:
         builder: Builds it.
@@ -81,10 +83,14 @@ def repair(
     while builds < BUILDS and record.gate is not None and record.gate.falls_short:
         nodes = tuple(node for group in groups[:size] for node in group.nodes)
         on_progress(f"repair {builds + 1} of {BUILDS}: {len(nodes)} operations in float")
-        draft = builder.draft(frozenset(nodes))
-        if draft.artifact.sha256 not in known:
+        try:
+            draft = builder.draft(frozenset(nodes))
+            found = builder.judge(draft) if draft.artifact.sha256 not in known else None
+        except MusgdError as error:  # what was built before still works
+            on_progress(f"that repair failed: {error.what}")
+            break
+        if found is not None:
             known.add(draft.artifact.sha256)
-            found = builder.judge(draft)
             builds += 1
             if _better(found, record):
                 best, record, kept = draft, found, nodes
@@ -110,8 +116,16 @@ def _worst_first(builder: Builder, on_detail: Callable[[str], None]) -> list[Sen
     folder = builder.scratch()
     folder.mkdir()
     quantizer = formats.format_of("onnxruntime")
+    graph = onnx_graph.load(material.onnx).graph
+    # What every format keeps float; attention, which ONNX Runtime's does too, others quantize.
+    never = onnx_graph.decode_nodes(graph) | onnx_graph.last_convolutions(graph)
+    everything = replace(
+        material,
+        quantize_all=True,
+        keep_float=frozenset() if material.quantize_all else never,
+    )
     with silence():
-        quantizer.build(replace(material, keep_float=frozenset()), folder, "int8")
+        quantizer.build(everything, folder, "int8")
     return sensitivity.rank(
         material.onnx,
         folder / quantizer.FILES[0],

@@ -38,6 +38,8 @@ class Order:
     """What to make for one target."""
 
     target: str
+    boards: tuple[str, ...]
+    """That the target's profile is for."""
     imgsz: int
     settings: CompressSettings
     data: str | None
@@ -106,7 +108,8 @@ def place_orders(
     """Settle what each target gets, at each size.
 
     A run's own target has the settings that the run was trained with, in place of its profile's;
-    ``musgd.toml``, the environment and options beat them, as everywhere.
+    ``musgd.toml``, the environment and options beat them, but of a run's data, size and seed, which
+    options alone replace.
 
     Args:
         source: What is exported.
@@ -158,21 +161,32 @@ def _order(
         inherited={k: was for k, was in inherited.items() if k.startswith("compress.")},
     )
     name = own if own is not None and target is None else settled.target
+    named = name if target in (None, "auto") else target
     return Order(
         target=name,
+        boards=_boards(named),
         imgsz=settled.train.imgsz,
         settings=settled.compress,
         data=settled.train.data,
         data_given="train.data" in given,
         seed=settled.train.seed,
         head_source=settled.settings["compress.nms_free"].source,
-        reasons=_reasons(name if target in (None, "auto") else target),
+        reasons=_reasons(named),
     )
 
 
-def _reasons(profile: str | None) -> dict[str, str]:
+def _is_here(profile: str) -> bool:
+    """Tell whether a profile is there; one that a run names may be another machine's."""
+    return profile in profiles.names() or Path(profile).is_file()
+
+
+def _boards(profile: str) -> tuple[str, ...]:
+    return profiles.load(profile).boards if _is_here(profile) else ()
+
+
+def _reasons(profile: str) -> dict[str, str]:
     """Return what a profile says of the head it takes and of int8; nothing if it is gone."""
-    if profile is None or not (profile in profiles.names() or Path(profile).is_file()):
+    if not _is_here(profile):
         return {}
     keys = ("compress.nms_free", "compress.int8")
     found = {key: profiles.reason(profile, key) for key in keys}

@@ -36,8 +36,6 @@ class Sensitivity:
     error: float
     """How far the scores of good predictions are off, as a share of the score, plus how far their
     corners move, as a share of the box's side: at most 1 each, the mean weighted by score."""
-    macs: float
-    """Multiply-accumulates of the group's convolutions."""
 
 
 def _ignore(_: str) -> None:
@@ -76,15 +74,12 @@ def rank(
         if pairs.touch(group) and (wanted is None or any(node.name in wanted for node in group))
     ]
     expected = list(_outputs(source, inputs))
-    macs = onnx_graph.macs_of(source)
     found = []
     for done, group in enumerate(groups, start=1):
         alone = pairs.alone(source, group)
         errors = [_error(*both) for both in zip(expected, _outputs(alone, inputs), strict=True)]
         names = tuple(node.name for node in group)
-        found.append(
-            Sensitivity(names, float(np.mean(errors)), sum(macs.get(name, 0.0) for name in names))
-        )
+        found.append(Sensitivity(names, float(np.mean(errors))))
         on_progress(f"int8 in part {done} of {len(groups)} alone")
     return sorted(found, key=lambda row: -row.error)
 

@@ -92,6 +92,9 @@ class _Piece:
     precision: Precision
 
 
+_PARENT = _Piece("onnxruntime", "fp32")
+
+
 @dataclass(frozen=True)
 class _Work:
     """An order, once it is known what can be made of it here."""
@@ -142,15 +145,20 @@ def export(
         parents = _Parents(weights, Path(scratch))
         for work, chosen in zip(works, calibrating, strict=True):
             shop = _Workshop(parents, work.order, chosen, wishes, listeners)
-            made.append(shop.make_parent())
+            try:
+                made.append(shop.make_parent())
+            except MusgdError as error:
+                if not made:
+                    raise
+                failed.append(_failure(work.order, _PARENT, error))
+                continue
             for piece in work.pieces:
+                # What ails one does not keep the others from being made.
                 try:
                     made.append(shop.make(piece))
-                except (
-                    MusgdError
-                ) as error:  # what ails one does not keep the others from being made
+                except MusgdError as error:
                     failed.append(_failure(work.order, piece, error))
-    unmade = tuple(work.order.target for work in works if work.is_in_vain)
+    unmade = tuple(dict.fromkeys(work.order.target for work in works if work.is_in_vain))
     return ExportReport(artifacts=tuple(made), skipped=(*skipped, *failed), unmade=unmade)
 
 
@@ -171,7 +179,7 @@ def _require_places(place: Path, work: _Work) -> None:
         UsageError: Something else is in the place of what will be made.
     """
     order = work.order
-    for piece in (_Piece("onnxruntime", "fp32"), *work.pieces):
+    for piece in (_PARENT, *work.pieces):
         name = artifacts.folder_name(order.target, piece.runtime, piece.precision, order.imgsz)
         artifacts.require_ours(place / name)
 
@@ -203,21 +211,23 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
             instead = " and ".join(settings.precisions)
             why = order.reasons.get("compress.int8", "its board gains nothing from int8")
             insist = (
-                "" if form.lacks("int8", order.target) else "; --set compress.int8=true insists"
+                "" if form.lacks("int8", order.boards) else "; --set compress.int8=true insists"
             )
             skip(f"int8 is not made, but {instead}: {why.rstrip('.')}", f"leave --int8 out{insist}")
         # The parent is the fp32 model of ONNX Runtime.
         usable = [p for p in wanted if p in form.NEEDS or (runtime, p) == ("onnxruntime", "fp32")]
-        if not usable:
+        # ONNX Runtime has the parent; and one of several runtimes may be there for int8 alone.
+        if not usable and runtime != "onnxruntime" and len(settings.runtimes) == 1:
+            others = ", ".join(precision for precision in form.NEEDS if precision != "int8")
             skip(
                 f"it is built in {', '.join(form.NEEDS)}, not in {', '.join(wanted)}",
-                f"--set compress.precisions={next(iter(form.NEEDS))}",
+                f"--set compress.precisions={others}",
             )
         for precision in usable:
             if (runtime, precision) == ("onnxruntime", "fp32"):
                 continue
             # First what no package would mend.
-            if lacking := form.lacks(precision, order.target):
+            if lacking := form.lacks(precision, order.boards):
                 skip(f"{precision}: {lacking[0]}", lacking[1])
             elif absent := formats.missing(form.NEEDS[precision]):
                 skip(f"{precision} needs {', '.join(absent)}, not installed here", _pip(form.EXTRA))
@@ -412,9 +422,9 @@ class _Builder:
     def material(self) -> formats.Material:
         """What it is built from, nothing of it kept float."""
         order, chosen = self.shop.order, self.shop.chosen.calibrating
-        memo = self.parent.memos.setdefault(chosen.names if chosen else None, {})
+        memo = self.parent.memos.setdefault((order.data, chosen and chosen.names), {})
         return formats.Material(
-            target=order.target,
+            boards=order.boards,
             network=self.parent.network,
             onnx=self.parent.onnx,
             inputs=None if chosen is None else chosen.at(order.imgsz),
@@ -433,7 +443,7 @@ class _Builder:
         Raises:
             MusgdError: It could not be built, or does not work.
         """
-        form = formats.format_of(self.piece.runtime)
+        form, order = formats.format_of(self.piece.runtime), self.shop.order
         material = replace(self.material, keep_float=keep_float)
 
         def build(folder: Path) -> Calibration | None:
@@ -443,7 +453,7 @@ class _Builder:
         return artifacts.draft(
             self.scratch(),
             self.shop.place,
-            self.shop.order.target,
+            order.target,
             self.parent.network,
             artifacts.Recipe(
                 runtime=self.piece.runtime,
@@ -454,6 +464,7 @@ class _Builder:
                 parent_sha256=self.parent.own.artifact.sha256,
                 tools=("musgd", *form.NEEDS[self.piece.precision], *self._engine_builders()),
                 stand_in=form.STAND_IN,
+                boards=order.boards,
                 quantize_all=material.quantize_all and self.piece.precision == "int8",
             ),
             artifacts.Trial(self.parent.sample, self.parent.own.output),

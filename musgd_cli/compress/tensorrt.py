@@ -42,8 +42,8 @@ EXTRA = "quantize"
 NMS_FREE = True
 STAND_IN = "onnxruntime"
 
-VERSIONS: Mapping[str, str] = {"jetson-nano": "8.2"}
-"""Targets whose TensorRT is an old one. Others have 10 or newer."""
+VERSIONS: Mapping[str, str] = {"jetson-nano": "8.2", "jetson-nano-2gb": "8.2"}
+"""Boards whose TensorRT is an old one. Others have 10 or newer."""
 
 ENGINES: Mapping[str, str] = {"tensorrt": "model.engine", "tensorrt_rtx": "model.rtx.engine"}
 """What is built beside the ONNX, by the module that builds it."""
@@ -66,11 +66,16 @@ SCHEME = qdq.Scheme(
 )
 
 
-def lacks(precision: Precision, target: str) -> tuple[str, str] | None:
-    """Return why ``precision`` is of no use to ``target``, and the mend; ``None`` if it is."""
-    if precision == "int8" and target in VERSIONS:
+def old_version(boards: tuple[str, ...]) -> str | None:
+    """Return the old TensorRT that one of the boards has; ``None``: all have 10 or newer."""
+    return next((VERSIONS[board] for board in boards if board in VERSIONS), None)
+
+
+def lacks(precision: Precision, boards: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return why ``precision`` is of no use to these boards, and the mend; ``None`` if it is."""
+    if precision == "int8" and old_version(boards) is not None:
         return (
-            f"the Maxwell GPU of {target} has no int8 arithmetic, nor has its TensorRT a way to it",
+            "the Maxwell GPU of a Jetson Nano has no int8 arithmetic",
             "leave --int8 out: fp16 is what that GPU is fast at",
         )
     return None
@@ -95,9 +100,9 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
     """
     file = folder / FILES[0]
     source = onnx_graph.load(material.onnx)
-    version = VERSIONS.get(material.target)
+    version = old_version(material.boards)
     if version is not None:
-        _require_readable(source, version, material.target)
+        _require_readable(source, version)
     method = None
     if precision == "int8":
         qdq.quantize(
@@ -129,11 +134,11 @@ def _save(model: ModelProto, file: Path) -> None:
     onnx.save(model, file)
 
 
-def _require_readable(model: ModelProto, version: str, target: str) -> None:
+def _require_readable(model: ModelProto, version: str) -> None:
     faults = tensorrt_operators.unreadable(model, version)
     if faults:
         raise UsageError(
-            f"TensorRT {version} of {target} cannot read {', '.join(faults)}",
+            f"TensorRT {version} cannot read {', '.join(faults)}",
             "--no-nms-free" if "Mod" in faults else "please report it, with the model's YAML",
         )
 
@@ -162,8 +167,11 @@ def builder() -> str | None:
     from musgd_cli.hardware import detect
 
     if find_spec("tensorrt") is not None and detect().gpu is not None:
-        version = int(import_module("tensorrt").__version__.partition(".")[0])
-        if version >= STRONGLY_TYPED:
+        try:
+            version = import_module("tensorrt").__version__
+        except ImportError as error:
+            raise _refused("tensorrt", str(error)) from error
+        if int(version.partition(".")[0]) >= STRONGLY_TYPED:
             return "tensorrt"
     return "tensorrt_rtx" if find_spec("tensorrt_rtx") is not None else None
 
@@ -177,9 +185,12 @@ def build_engine(onnx: Path) -> None:
     name = builder()
     if name is None:
         return
-    trt = import_module(name)
-    log = _log_of(trt)
-    maker = trt.Builder(log)
+    try:
+        trt = import_module(name)
+        log = _log_of(trt)
+        maker = trt.Builder(log)
+    except (ImportError, RuntimeError, TypeError) as error:  # its libraries, or the GPU's driver
+        raise _refused(name, str(error)) from error
     network = maker.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
@@ -213,6 +224,6 @@ def _log_of(trt: Any) -> Any:
 
 def _refused(name: str, why: str) -> MusgdError:
     return MusgdError(
-        f"{name} {import_module(name).__version__} builds no engine of this model: {why}",
+        f"{name} builds no engine of this model: {why}",
         f"pip uninstall {name.replace('_', '-')}: the ONNX is then exported without an engine",
     )

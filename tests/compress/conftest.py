@@ -99,7 +99,7 @@ def make_material(given: Path, tmp_path_factory: pytest.TempPathFactory):
             network = parent.prepare(model, SIZE, nms_free=nms_free, source=weights)
             parent.write(network, file)
         inputs = calibration.choose(load(given / "squares.yaml"), 4, seed=0).at(SIZE)
-        return formats.Material("x86-gpu", network, file, inputs, "minmax")
+        return formats.Material(("x86-gpu",), network, file, inputs, "minmax")
 
     return make
 

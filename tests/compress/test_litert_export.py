@@ -45,7 +45,7 @@ def material(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
     onnx = tmp_path_factory.mktemp("parent") / parent.FILE
     parent.write(network, onnx)
     images = tuple(sorted((given / "images" / "train").iterdir()))
-    return Material("pi4b", network, onnx, calibration.Inputs(images, SIZE), "minmax")
+    return Material(("pi4b",), network, onnx, calibration.Inputs(images, SIZE), "minmax")
 
 
 @pytest.fixture

@@ -87,8 +87,8 @@ def test_a_damaged_file_is_named(keep, tmp_path):
 def test_a_board_that_cannot_convert_says_where_to(monkeypatch):
     monkeypatch.setattr(litert.platform, "machine", lambda: "aarch64")
     monkeypatch.setitem(sys.modules, "litert_converter", None)
-    why, mend = litert.lacks("int8", "pi4b")
+    why, mend = litert.lacks("int8", ("pi4b",))
     assert "x86-64" in why
     assert "copy" in mend
     monkeypatch.setattr(litert.platform, "machine", lambda: "x86_64")
-    assert litert.lacks("int8", "pi4b") is None
+    assert litert.lacks("int8", ("pi4b",)) is None

@@ -60,7 +60,7 @@ def test_the_method_is_the_one_that_was_used(asked, used, material, int8_model, 
 
 
 def test_bf16_is_read_from_the_graph_that_runs(material, tmp_path):
-    if (lacking := openvino.lacks("bf16", "x86-cpu")) is not None:
+    if (lacking := openvino.lacks("bf16", ("x86-cpu",))) is not None:
         pytest.skip(lacking[0])
     built(material, tmp_path, "bf16")
     assert openvino.read_back(tmp_path).precision == "bf16"
@@ -70,10 +70,10 @@ def test_bf16_is_read_from_the_graph_that_runs(material, tmp_path):
 
 def test_bf16_is_skipped_where_the_cpu_lacks_it(monkeypatch):
     monkeypatch.setattr("musgd_cli.hardware.cpu.computes_bf16", lambda: False)
-    what, mend = openvino.lacks("bf16", "x86-cpu")
+    what, mend = openvino.lacks("bf16", ("x86-cpu",))
     assert "avx512_bf16" in what
     assert "fp32" in mend
-    assert openvino.lacks("int8", "x86-cpu") is None
+    assert openvino.lacks("int8", ("x86-cpu",)) is None
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ def test_a_convolution_stands_with_its_activation(ranked, material):
     names = [name for row in ranked for name in row.nodes]
     assert len(names) == len(set(names))
     assert len([name for name in names if kinds[name] == "Conv"]) == 21
-    assert first.macs == onnx_graph.macs_of(onnx_graph.load(material.onnx))["/model.0/conv/Conv"]
 
 
 def test_the_same_again(ranked, material, everything):

@@ -227,7 +227,7 @@ def _repair(artifact: Artifact, repair: Repair) -> str:
     if not repair.nodes:
         return f"{builds} tried, none of them better"
     gate = artifact.gate
-    outcome = "the best" if gate is None or gate.falls_short else "the first to pass"
+    outcome = "the best" if gate is None or gate.falls_short else "the first within the limits"
     cost = "" if repair.time_ratio is None else f", {repair.time_ratio:.2f} x the time"
     drop = figure(gate.map50_95_drop if gate else None)
     return (
