@@ -29,7 +29,7 @@ SMALL_AREA = 32.0**2
 
 _RECALL_POINTS = np.linspace(0, 1, 101)
 
-_MOST_VALUES = 2**21
+MOST_VALUES = 2**21
 """Draws times detections that are scored at once; about 100 bytes each."""
 
 
@@ -206,7 +206,7 @@ def resampled_map50_95(
         mine = np.flatnonzero(classes == class_id)
         hits = np.flatnonzero(correct[mine].any(axis=1))
         mine = mine[: hits[-1] + 1] if len(hits) else mine[:0]  # what follows moves no curve
-        size = max(1, _MOST_VALUES // max(1, len(mine)))
+        size = max(1, MOST_VALUES // max(1, len(mine)))
         blocks = [slice(start, start + size) for start in range(0, n_draws, size)]
         ap = np.concatenate(
             [

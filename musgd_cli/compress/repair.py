@@ -56,6 +56,7 @@ def repair(
     *,
     on_progress: Callable[[str], None],
     on_detail: Callable[[str], None],
+    on_warning: Callable[[str], None],
 ) -> tuple[Draft, Artifact]:
     """Rebuild a model that did not pass, with more and more of its worst layers in float.
 
@@ -69,6 +70,7 @@ def repair(
         judged: Its record.
         on_progress: Told what is being done.
         on_detail: Told how far the measurement of the layers is.
+        on_warning: Told of a rebuild that failed; what was built before it still works.
 
     Returns:
         The first model within the limits, or else the one that lost least, and its record; `Repair`
@@ -86,8 +88,8 @@ def repair(
         try:
             draft = builder.draft(frozenset(nodes))
             found = builder.judge(draft) if draft.artifact.sha256 not in known else None
-        except MusgdError as error:  # what was built before still works
-            on_progress(f"that repair failed: {error.what}")
+        except MusgdError as error:
+            on_warning(f"the repair ends early: {error.what}")
             break
         if found is not None:
             known.add(draft.artifact.sha256)
@@ -115,6 +117,15 @@ def _worst_first(builder: Builder, on_detail: Callable[[str], None]) -> list[Sen
     assert material.inputs is not None
     folder = builder.scratch()
     folder.mkdir()
+    with silence():
+        file = quantize_all_that_some_do(material, folder)
+    return sensitivity.rank(
+        material.onnx, file, list(islice(material.inputs, IMAGES)), on_progress=on_detail
+    )
+
+
+def quantize_all_that_some_do(material: formats.Material, folder: Path) -> Path:
+    """Write a QDQ ONNX in which everything is int8 that some format makes so, and return it."""
     quantizer = formats.format_of("onnxruntime")
     graph = onnx_graph.load(material.onnx).graph
     # What every format keeps float; attention, which ONNX Runtime's does too, others quantize.
@@ -124,14 +135,8 @@ def _worst_first(builder: Builder, on_detail: Callable[[str], None]) -> list[Sen
         quantize_all=True,
         keep_float=frozenset() if material.quantize_all else never,
     )
-    with silence():
-        quantizer.build(everything, folder, "int8")
-    return sensitivity.rank(
-        material.onnx,
-        folder / quantizer.FILES[0],
-        list(islice(material.inputs, IMAGES)),
-        on_progress=on_detail,
-    )
+    quantizer.build(everything, folder, "int8")
+    return folder / quantizer.FILES[0]
 
 
 def _better(found: Artifact, record: Artifact) -> bool:

@@ -391,6 +391,7 @@ class _Workshop:
                 judged,
                 on_progress=lambda what: self._tell(piece, f", {what}"),
                 on_detail=self.listeners.on_detail,
+                on_warning=self.listeners.on_warning,
             )
         return artifacts.keep(draft, judged, made.network, self._tell_of_replaced)
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import MODEL
 
 from musgd_cli.__main__ import main
 from musgd_cli.errors import ExitCode
@@ -19,20 +20,6 @@ from musgd_cli.storage import read_record, write_record
 
 for _needed in ("torch", "ultralytics", "torch_pruning", "onnx", "onnxruntime"):
     pytest.importorskip(_needed)
-
-MODEL = """
-nc: 80
-end2end: True
-reg_max: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
 
 SETTINGS = """
 [train]
@@ -130,6 +117,7 @@ BAD = [
     (["squares", "--speedup", "0.9"], "--speedup 0.9 is not above 1"),
     (["squares", "--speedup", "inf"], "--speedup inf is not above 1"),
     (["squares", "--ratio", ".3", "--macs", ".5"], "--ratio and --macs are given"),
+    (["squares", "--set", "compress.max_drop=0.1"], "compress.max_drop is export's"),
     (["squares", "--max-drop", "-1"], "--max-drop -1"),
     (["squares", "--epochs", "0"], "--epochs: 0 is not"),
     (["squares", "--epochs", "3", "--set", "train.epochs=4"], "given twice"),

@@ -15,25 +15,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("ultralytics")
 
+from tiny_model import MODEL
+
 from musgd_cli.__main__ import main
 from musgd_cli.commands.following import STOPPING
 from musgd_cli.errors import ExitCode
 from musgd_cli.records import Plan, TrainResult
 from musgd_cli.runs import RunFolder
-
-MODEL = """
-nc: 80
-end2end: True
-reg_max: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
 
 SETTINGS = """
 [train]

@@ -61,6 +61,33 @@ def given(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def settled_material(given: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A small random network and six images.
+
+    Its batch norms know what they normalize, or else nothing of the image would reach the output.
+    """
+    import torch
+
+    from musgd_cli.compress import calibration, formats, parent
+    from musgd_cli.train import checkpoint
+
+    source = given / "weights.pt"
+    model = checkpoint.load_weights(source, trust=False).train()
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(torch.rand(8, 3, SIZE, SIZE))
+    network = parent.prepare(model, SIZE, nms_free=False, source=source)
+    onnx = tmp_path_factory.mktemp("parent") / parent.FILE
+    parent.write(network, onnx)
+    images = tuple(sorted((given / "images" / "train").iterdir()))
+    return formats.Material(("pi4b",), network, onnx, calibration.Inputs(images, SIZE), "minmax")
+
+
 @pytest.fixture(scope="session")
 def make_material(given: Path, tmp_path_factory: pytest.TempPathFactory):
     """Make what a format builds from: a float parent of the given weights, images that calibrate.

@@ -430,3 +430,29 @@ def test_a_full_disk_is_the_one_that_is_named(run_export, tmp_path, monkeypatch)
     with pytest.raises(MusgdError, match=f"cannot write {tmp_path}"):
         run_export(tmp_path, targets=["x86-cpu"])
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+
+
+def test_a_model_that_came_out_in_float_does_not_pass_for_another(
+    run_export, tmp_path, monkeypatch
+):
+    build = openvino_format.build
+    monkeypatch.setattr(
+        openvino_format, "build", lambda material, folder, _: build(material, folder, "fp32")
+    )
+    flags = {"compress.runtimes": ("openvino",), "compress.precisions": ("fp32",)}
+    made = run_export(tmp_path, targets=["x86-cpu"], int8=True, flags=flags)
+    assert [a.precision for a in made.report.artifacts] == ["fp32", "fp32"]
+    (failure,) = made.report.skipped
+    assert "int8 model came out as fp32" in failure.why
+
+
+def test_a_copied_profile_is_for_the_same_boards(given, tmp_path):
+    """What TensorRT a board has goes by the board, whatever its profile is called."""
+    from musgd_cli import profiles
+    from musgd_cli.compress import selection, tensorrt
+
+    barn = str(profiles.copy_to("jetson-nano", tmp_path / "barn.toml"))
+    source = selection.Source(given / "weights.pt", tmp_path, None)
+    (order,) = selection.place_orders(source, [barn], {})
+    assert order.target == "barn"
+    assert tensorrt.old_version(order.boards) == "8.2"

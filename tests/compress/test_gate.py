@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import settings
 from hypothesis import strategies as st
+from tiny_artifact import make_data, make_onnx
 
 from musgd_cli import data
 from musgd_cli.bench.accuracy import match
 from musgd_cli.compress import gate
 from musgd_cli.errors import UsageError
-from tests.tiny_artifact import make_data, make_onnx
 
 LIMIT = gate.LEAST_MATCHED["int8"]
 

@@ -13,39 +13,23 @@ import pytest
 pytest.importorskip("litert_torch", reason="pip install 'musgd-cli[litert-export]'")
 pytest.importorskip("ai_edge_quantizer", reason="pip install 'musgd-cli[litert-export]'")
 
-from musgd_cli.compress import calibration, litert, onnx_graph, parent
+from musgd_cli.compress import calibration, litert, onnx_graph
 from musgd_cli.compress.formats import Material
 from musgd_cli.compress.silence import silence
 from musgd_cli.records import Precision
 from musgd_cli.runtime import engine_class
-from musgd_cli.train import checkpoint
 
 pytestmark = pytest.mark.slow
 
 SIZE = 64
 
-Build = Callable[..., Path]
-
 
 @pytest.fixture(scope="module")
-def material(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """A small random network, its batch norms settled so that images reach the output."""
-    import torch
+def material(settled_material: Material) -> Material:
+    return settled_material
 
-    source = given / "weights.pt"
-    model = checkpoint.load_weights(source, trust=False).train()
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = 1.0
-    with torch.no_grad():
-        model(torch.rand(8, 3, SIZE, SIZE))
-    network = parent.prepare(model, SIZE, nms_free=False, source=source)
-    onnx = tmp_path_factory.mktemp("parent") / parent.FILE
-    parent.write(network, onnx)
-    images = tuple(sorted((given / "images" / "train").iterdir()))
-    return Material(("pi4b",), network, onnx, calibration.Inputs(images, SIZE), "minmax")
+
+Build = Callable[..., Path]
 
 
 @pytest.fixture

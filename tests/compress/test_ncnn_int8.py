@@ -14,37 +14,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from musgd_cli.compress import calibration, ncnn, ncnn_files, ncnn_int8, parent
+from musgd_cli.compress import ncnn, ncnn_files, ncnn_int8
 from musgd_cli.compress.formats import Material
 from musgd_cli.compress.ncnn_files import Layer
 from musgd_cli.errors import MusgdError
-from musgd_cli.train import checkpoint
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def material(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """A small random network and six images.
-
-    Its batch norms know what they normalize, or else nothing of the image would reach the output.
-    """
-    import torch
-
-    source = given / "weights.pt"
-    model = checkpoint.load_weights(source, trust=False).train()
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = 1.0
-    with torch.no_grad():
-        model(torch.rand(8, 3, SIZE, SIZE))
-    network = parent.prepare(model, SIZE, nms_free=False, source=source)
-    onnx = tmp_path_factory.mktemp("parent") / parent.FILE
-    parent.write(network, onnx)
-    images = tuple(sorted((given / "images" / "train").iterdir()))
-    return Material(("pi4b",), network, onnx, calibration.Inputs(images, SIZE), "minmax")
+def material(settled_material: Material) -> Material:
+    return settled_material
 
 
 def build(material: Material, folder: Path) -> str | None:

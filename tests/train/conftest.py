@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_model import MODEL
 
 from musgd_cli import train
 from musgd_cli.records import Host, Plan
@@ -17,20 +18,6 @@ from musgd_cli.settings import settle
 
 if find_spec("torch") is None or find_spec("ultralytics") is None:
     collect_ignore_glob = ["test_*.py"]
-
-TINY_MODEL = """
-nc: 80
-end2end: True
-reg_max: 1
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
 
 MakePlan = Callable[..., Plan]
 Fingerprint = Callable[[Path], dict[str, tuple[str, int]]]
@@ -77,7 +64,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model YAML of six layers."""
     file = tmp_path_factory.mktemp("model") / "tiny.yaml"
-    file.write_text(TINY_MODEL)
+    file.write_text(MODEL)
     return file
 
 
