@@ -225,9 +225,13 @@ class BenchSettings(Frozen):
     threads: int = Field(ge=0)
     """Engine threads; 0 takes every core this process may use."""
     duration_s: float = Field(gt=0)
-    """Seconds of steady state that are measured."""
+    """Seconds of steady state that are measured, over all repeats."""
+    repeats: int = Field(ge=1)
+    """Fresh processes that share ``duration_s``; they tell how far another run would be off."""
     warmup_s: float = Field(ge=0)
     """Shortest warm-up; it goes on until latency is steady."""
+    idle_s: float = Field(ge=0)
+    """Seconds of rest before it, in which a power meter reads what the machine draws idle."""
 
 
 class Profile(Record):
@@ -720,6 +724,37 @@ class PowerReading(Frozen):
         return self.energy_j / self.seconds
 
 
+class Repeat(Frozen):
+    """One fresh process of a report: it loaded, warmed up and timed."""
+
+    began: float
+    """Of the first timed frame, seconds since 1970 UTC: what another machine's meter aligns to."""
+    seconds: float
+    """Of the timed loop."""
+    n: int
+    """Frames timed: the next so many of the report's samples."""
+    p50_ms: float
+    """Of inference."""
+    load_ms: float
+    first_inference_ms: float
+    warmup: int
+    warmup_s: float
+    steady: bool
+
+
+class Moment(Frozen):
+    """One slice of the timed frames, about a second of them, with what the sensors said then."""
+
+    t_s: float
+    """Its middle, in seconds since the first timed frame."""
+    fps: float
+    """Whole frames a second."""
+    temperature_c: float | None
+    cpu_mhz: float | None
+    """Mean over the cores."""
+    throttled: bool | None
+
+
 class BenchReport(Record):
     """One artifact measured on one machine with one thread count."""
 
@@ -739,12 +774,20 @@ class BenchReport(Record):
     n: int
     """Inferences timed."""
     warmup: int
-    """Inferences before the timed ones."""
+    """Inferences before the timed ones, over all repeats."""
     steady: bool
-    """The warm-up ended because latency had settled, not because its time was up."""
+    """Every warm-up ended because latency had settled, not because its time was up."""
     latency_ms: LatencyMs
+    p50_interval_ms: tuple[float, float] | None = None
+    """Where the p50 of another such run is expected 19 times of 20, by the spread of the repeats;
+    ``None`` with fewer than three."""
+    stable: bool | None = None
+    """That interval is at most 10 % wide; ``None`` where there is none."""
+    repeats: tuple[Repeat, ...] = ()
     samples_ms: tuple[float, ...]
     """Every timed inference, in order."""
+    frame_samples_ms: tuple[float, ...] = ()
+    """Every timed frame: letterbox, inference and decode."""
     fps: float
     """1000 / mean inference."""
     fps_end_to_end: float
@@ -755,22 +798,62 @@ class BenchReport(Record):
     """Median of decode, NMS or top-k, and rescale."""
     peak_memory_mb: float | None
     """Most resident memory of the whole process, interpreter and frames included, until timed."""
+    gpu_memory_mb: float | None = None
+    """Most GPU memory of the process; ``None`` for an engine that computes on the CPU."""
     map50_95: float | None
     map50: float | None
     recall_small: float | None
-    """At IoU 0.5, objects under 32² px in the original image; ``None`` when there is none."""
+    """At IoU 0.5 and any score from 0.001: objects under 32² px in the original image; ``None``
+    when there is none."""
     n_small: int
+    recall_medium: float | None = None
+    """As ``recall_small``, of 32² px and more, under 96²."""
+    n_medium: int = 0
+    recall_large: float | None = None
+    """As ``recall_small``, of 96² px and more."""
+    n_large: int = 0
+    confidence_shift: float | None = None
+    """Mean score minus the float parent's over the boxes that both find: same class, IoU above 0.5,
+    score above 0.25. ``None`` without the parent, or a box."""
+    n_shared_boxes: int = 0
     power_w: float | None
+    """Mean over the timed frames."""
+    idle_w: float | None = None
+    """Mean of the same meter at rest, before."""
     energy_per_frame_j: float | None
+    net_energy_per_frame_j: float | None = None
+    """Above what the machine draws at rest."""
+    fps_per_watt: float | None = None
+    """Whole frames a second per watt: frames per joule."""
     power_source: str | None
     power_scope: str | None = None
     power_kind: Kind | None
+    power_hz: float | None = None
+    """Samples a second; ``None`` for a hardware counter."""
+    power_s: float | None = None
+    """Seconds measured, over all repeats."""
+    power_note: str | None = None
+    """Why there is no figure of power."""
     temperature_c: float | None
-    """Highest during the run."""
+    """Highest during the timed frames."""
     throttled: bool | None
+    """Clocks were held back at some time of them."""
+    cpu_mhz: float | None = None
+    """Mean over the cores and the timed frames."""
+    governor: str | None = None
+    """Of the CPU's clock, e.g. ``performance``."""
+    power_mode: str | None = None
+    """Of a Jetson, e.g. ``MAXN``."""
+    cores_used: float | None = None
+    """CPU seconds of the process a second."""
+    cores_used_by_others: float | None = None
+    """CPU seconds a second of all else on the machine meanwhile."""
+    moments: tuple[Moment, ...] = ()
     load_ms: float
-    """Opening the model with its file in the page cache; the runtime's import left out."""
+    """Opening the model with its file in the page cache; the runtime's import left out; median
+    over the repeats."""
     first_inference_ms: float
+    """Median over the repeats."""
     harness_ms: float | None = None
     """Median time between two frames, which the timing loop itself takes."""
     warmup_s: float | None = None
@@ -782,6 +865,13 @@ class BenchReport(Record):
     """Images of the split left out of the score because they calibrated a model."""
     ap50_95: Mapping[str, float] = Field(default_factory=dict)
     """By name, for the classes that have objects in the split."""
+    ap50: Mapping[str, float] = Field(default_factory=dict)
+    size_mb: float | None = None
+    """Of the model's files."""
+    made_by: str | None = None
+    """Who made a model that musgd did not export, as its metadata says; ``None``: musgd."""
+    started: str | None = None
+    """When the measurement began, ISO 8601 in UTC."""
     engine: Mapping[str, str] = Field(default_factory=dict)
     """What decides speed and precision, read back from the runtime."""
     parent_sha256: str | None = None

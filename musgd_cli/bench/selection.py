@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import UsageError
+from musgd_cli.records import Artifact
 from musgd_cli.runs import RUNS, RunFolder, artifact_folders, newest_finished
 
 _WEIGHTS = frozenset({".pt", ".pth"})
 _BARE_MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine"})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure: where its files lie now, and what they are."""
+
+    folder: Path
+    artifact: Artifact
 
 
 def choose(paths: Sequence[str]) -> list[Path]:

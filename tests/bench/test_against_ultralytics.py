@@ -21,7 +21,7 @@ from musgd_cli.runtime import open_engine
 from musgd_cli.runtime.detector import Detector
 
 IMGSZ = 320
-QUICK = BenchSettings(threads=1, duration_s=0.1, warmup_s=0)
+QUICK = BenchSettings(threads=1, duration_s=0.1, repeats=1, warmup_s=0, idle_s=0)
 
 
 @dataclass(frozen=True)

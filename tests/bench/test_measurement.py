@@ -20,7 +20,7 @@ from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import detect
 from musgd_cli.records import BenchReport, BenchSettings, Host, PowerReading
 
-QUICK = BenchSettings(threads=1, duration_s=0.2, warmup_s=0)
+QUICK = BenchSettings(threads=1, duration_s=0.2, repeats=1, warmup_s=0, idle_s=0)
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_the_worker_dies_with_the_bench(tmp_path: Path) -> None:
         "from musgd_cli.bench import measure\n"
         "from musgd_cli.hardware import detect\n"
         "from musgd_cli.records import BenchSettings\n"
-        "settings = BenchSettings(threads=1, duration_s=60, warmup_s=60)\n"
+        "settings = BenchSettings(threads=1, duration_s=60, repeats=1, warmup_s=60, idle_s=0)\n"
         f"measure(Path({str(tmp_path)!r}), settings=settings, host=detect(),\n"
         "        on_progress=lambda step: print(step.phase, flush=True))\n"
     )
