@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from musgd_cli.errors import ExitCode, MusgdError, UsageError
-from musgd_cli.records import Record
 
-R = TypeVar("R", bound=Record)
+if TYPE_CHECKING:
+    from musgd_cli.records import Record
+
+R = TypeVar("R", bound="Record")
 
 _MENDS = {
     errno.ENOSPC: "free some disk space, or choose another place",
@@ -194,6 +194,8 @@ def read_record(path: Path, kind: type[R]) -> R:
     Raises:
         UsageError: The file is missing, is not JSON or is not such a record.
     """
+    from pydantic import ValidationError
+
     data = read_json(path)
     try:
         if not isinstance(data, dict):

@@ -51,7 +51,7 @@ def _jpeg_has_end(data: bytes) -> bool:
         if marker == b"\xff":  # padding
             at += 1
             continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == b"\xda":
             following = _JPEG_MARKER_AFTER_SCAN.search(data, at)
             if following is None:

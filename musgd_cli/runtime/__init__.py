@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from musgd_cli.records import Artifact
-    from musgd_cli.runtime.engine import Engine
+    from musgd_cli.runtime.engine import Engine, Model
 
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "litert": "litert"}
 """Which extra of ``musgd-cli`` installs an engine's wheel."""
@@ -64,7 +63,7 @@ def engine_class(runtime: str) -> type[Engine]:
     return loaded
 
 
-def check_files(folder: Path, artifact: Artifact) -> None:
+def check_files(folder: Path, artifact: Model) -> None:
     """See that an artifact's model is there and is the one its record describes.
 
     Raises:
@@ -91,7 +90,7 @@ def check_files(folder: Path, artifact: Artifact) -> None:
         )
 
 
-def open_engine(folder: Path, artifact: Artifact, threads: int) -> Engine:
+def open_engine(folder: Path, artifact: Model, threads: int) -> Engine:
     """Load an artifact.
 
     Args:

@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musgd_cli.records import Artifact
-from musgd_cli.runtime.engine import Engine
+from musgd_cli.runtime.engine import Engine, Model
 
 PAD = 114
 """The grey around a letterboxed image, 0 to 255."""
@@ -209,7 +208,7 @@ class Detector:
     def __init__(
         self,
         engine: Engine,
-        artifact: Artifact,
+        artifact: Model,
         *,
         conf: float = 0.25,
         iou: float = 0.7,

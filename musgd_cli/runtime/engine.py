@@ -10,7 +10,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musgd_cli.errors import MusgdError
-from musgd_cli.records import Artifact
+
+
+class Model(Protocol):
+    """What an engine and the loop ask of a model.
+
+    A `musgd_cli.records.Artifact` answers it, and so does what a bundle reads without pydantic.
+    """
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The model's files, relative to its folder; the first is the one to open."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Over the model's files, sorted by name."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """The engine that opens it."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What was built."""
+        ...
+
+    @property
+    def imgsz(self) -> int:
+        """Side of the square input, pixels."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        ...
+
+    @property
+    def nms_free(self) -> bool:
+        """The output is final boxes; otherwise raw predictions that need NMS."""
+        ...
 
 
 class Engine(Protocol):
@@ -22,7 +63,7 @@ class Engine(Protocol):
     settings: Mapping[str, str]
     """What decides speed and precision, read back from the runtime where it tells."""
 
-    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None: ...
+    def __init__(self, folder: Path, artifact: Model, threads: int) -> None: ...
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the model once.
@@ -40,7 +81,7 @@ class Engine(Protocol):
         ...
 
 
-def cannot_load(folder: Path, artifact: Artifact, why: object) -> MusgdError:
+def cannot_load(folder: Path, artifact: Model, why: object) -> MusgdError:
     """Put a runtime's refusal of a model into the user's words."""
     lines = str(why).strip().splitlines()
     return MusgdError(
@@ -51,7 +92,7 @@ def cannot_load(folder: Path, artifact: Artifact, why: object) -> MusgdError:
 
 
 def check_shapes(
-    folder: Path, artifact: Artifact, input_shape: Sequence[object], output_shape: Sequence[object]
+    folder: Path, artifact: Model, input_shape: Sequence[object], output_shape: Sequence[object]
 ) -> None:
     """Refuse a model whose input and output are not the ones its record promises.
 

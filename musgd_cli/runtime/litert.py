@@ -9,8 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from musgd_cli.records import Artifact
-from musgd_cli.runtime.engine import cannot_load, check_shapes
+from musgd_cli.runtime.engine import Model, cannot_load, check_shapes
 from musgd_cli.runtime.native_stderr import quiet_native_code
 
 
@@ -19,7 +18,7 @@ class LiteRtEngine:
 
     version = metadata.version("ai-edge-litert")
 
-    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None:
+    def __init__(self, folder: Path, artifact: Model, threads: int) -> None:
         try:
             with quiet_native_code():  # it greets on stderr
                 self._interpreter = Interpreter(

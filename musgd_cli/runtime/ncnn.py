@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from musgd_cli.hardware.cpu import read_cpu
 from musgd_cli.hardware.tree import Tree
-from musgd_cli.records import Artifact
-from musgd_cli.runtime.engine import cannot_load
+from musgd_cli.runtime.engine import Model, cannot_load
 from musgd_cli.runtime.native_stderr import quiet_native_code
 
 
@@ -20,7 +19,7 @@ class NcnnEngine:
 
     version = ncnn.__version__
 
-    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None:
+    def __init__(self, folder: Path, artifact: Model, threads: int) -> None:
         self._net = ncnn.Net()
         options = self._net.opt
         options.num_threads = threads

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from musgd_cli.records import Artifact
+from musgd_cli.runtime.engine import Model
 
 
 class NullEngine:
@@ -18,7 +18,7 @@ class NullEngine:
 
     version = "0"
 
-    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None:  # noqa: ARG002
+    def __init__(self, folder: Path, artifact: Model, threads: int) -> None:  # noqa: ARG002
         # Anchor points of strides 8, 16 and 32.
         n_places = sum((artifact.imgsz // stride) ** 2 for stride in (8, 16, 32))
         shape = (1, 300, 6) if artifact.nms_free else (1, 4 + len(artifact.names), n_places)

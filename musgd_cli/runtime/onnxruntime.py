@@ -8,8 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from musgd_cli.records import Artifact
-from musgd_cli.runtime.engine import cannot_load, check_shapes
+from musgd_cli.runtime.engine import Model, cannot_load, check_shapes
 
 
 class OnnxRuntimeEngine:
@@ -17,7 +16,7 @@ class OnnxRuntimeEngine:
 
     version = onnxruntime.__version__
 
-    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None:
+    def __init__(self, folder: Path, artifact: Model, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

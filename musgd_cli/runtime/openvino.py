@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from musgd_cli.errors import UnsupportedError
 from musgd_cli.hardware.cpu import computes_bf16
-from musgd_cli.records import Artifact
-from musgd_cli.runtime.engine import cannot_load, check_shapes
+from musgd_cli.runtime.engine import Model, cannot_load, check_shapes
 
 _CAPABILITY = {"f16": "FP16", "bf16": "BF16", "f32": "FP32"}
 
@@ -21,7 +20,7 @@ class OpenVinoEngine:
 
     version = openvino.__version__.partition("-")[0]
 
-    def __init__(self, folder: Path, artifact: Artifact, threads: int) -> None:
+    def __init__(self, folder: Path, artifact: Model, threads: int) -> None:
         core = openvino.Core()
         precision = self._execution_precision(core, folder, artifact)
         try:
@@ -49,7 +48,7 @@ class OpenVinoEngine:
         }
 
     @staticmethod
-    def _execution_precision(core: openvino.Core, folder: Path, artifact: Artifact) -> str:
+    def _execution_precision(core: openvino.Core, folder: Path, artifact: Model) -> str:
         """Say what the float operations run in.
 
         Left to itself OpenVINO runs fp32 and int8 models in bf16 where the CPU has it, and takes
