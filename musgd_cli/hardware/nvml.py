@@ -52,6 +52,17 @@ class Gpu:
         reasons: int | None = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
         return reasons
 
+    def process_memory_mb(self, pid: int) -> int | None:
+        """MB that a process holds on the card.
+
+        ``None`` where the driver does not tell, or knows no such process: in a container it may
+        count processes by the host's numbers.
+        """
+        processes = self._ask("nvmlDeviceGetComputeRunningProcesses") or []
+        used = [process.usedGpuMemory for process in processes if process.pid == pid]
+        known = [size for size in used if size is not None]
+        return sum(known) >> 20 if known else None
+
     def _ask(self, question: str, *arguments: Any) -> Any:
         ask: Callable[..., Any] = getattr(self._library, question)
         try:

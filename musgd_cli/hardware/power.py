@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
+from musgd_cli.errors import UsageError
 from musgd_cli.hardware.nvml import Gpu, first_gpu
 from musgd_cli.hardware.tree import Tree
 from musgd_cli.records import Kind, PowerReading
@@ -251,6 +252,50 @@ def best_meter(
     own: Scope = "gpu" if device == "gpu" else "package"
     meters = find_meters(root)
     return next((m for m in meters if m.scope in {"board", "module", own}), None)
+
+
+def choose_meter(
+    spec: str | None,
+    *,
+    root: Path = Path("/"),
+    device: Literal["cpu", "gpu"] = "cpu",
+    estimate: bool = False,  # noqa: ARG001
+) -> PowerMeter | None:
+    """Return the meter that ``spec`` names.
+
+    Args:
+        spec: ``None``: the best one; ``none``: no meter; a meter's source, or a unique beginning of
+            it; a path that ends in ``.csv``: what an external meter writes.
+        root: ``/``, or a recorded tree.
+        device: What works while it measures.
+        estimate: Where there is no meter, a model of this board will do.
+
+    Raises:
+        UsageError: No meter, or several, go by that name.
+        UnsupportedError: The meter is there but may not be read.
+    """
+    if spec is None:
+        return best_meter(root, device=device)
+    if spec == "none":
+        return None
+    meters = find_meters(root)
+    named = [m for m in meters if m.source == spec] or [
+        m for m in meters if spec and m.source.startswith(spec)
+    ]
+    if len(named) == 1:
+        return named[0]
+    sources = ", ".join(meter.source for meter in meters)
+    raise UsageError(
+        f"--meter {spec} names {'several meters' if named else 'no meter'}",
+        f"pass one of {sources}, a .csv file, or none" if sources else "pass a .csv file, or none",
+    )
+
+
+def why_none(root: Path = Path("/"), device: Literal["cpu", "gpu"] = "cpu") -> str:
+    """Say why :func:`best_meter` found none."""
+    if device == "cpu" and (paths := refused(root)):
+        return f"RAPL may not be read by this user: {paths[0]}"
+    return "no meter on this board"
 
 
 def refused(root: Path = Path("/")) -> tuple[Path, ...]:

@@ -1,0 +1,85 @@
+"""The state a machine is in while it works: heat, clocks, power mode, and how busy it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from musgd_cli.hardware.thermal import Device, temperature_c, throttled
+from musgd_cli.hardware.tree import Tree
+
+_CPUS = "sys/devices/system/cpu"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a machine's sensors and system said at one moment; ``None`` where they do not tell."""
+
+    temperature_c: float | None
+    """Of the processor's hottest sensor, or of the GPU."""
+    cpu_mhz: float | None
+    """Mean over the CPU's online cores. Virtual machines do not tell."""
+    governor: str | None
+    """What chooses the CPU's clock, e.g. ``ondemand``; joined by ``+`` where cores differ."""
+    power_mode: str | None
+    """nvpmodel's name of a Jetson's mode, e.g. ``MAXN``."""
+    throttled: bool | None
+    """Clocks are held back right now, of the CPU or of the GPU."""
+    busy_s: float | None
+    """CPU seconds that all of the machine has used since it started: a difference of two tells
+    how busy it was."""
+
+
+def look(root: Path = Path("/"), *, device: Device = "cpu") -> Conditions:
+    """Read the conditions, from a handful of small files.
+
+    Args:
+        root: ``/``, or a recorded tree.
+        device: Whose temperature and throttling; all else is the CPU's or the whole machine's.
+    """
+    tree = Tree(root)
+    cores = _scaled_cores(tree)
+    clocks = [tree.integer(f"{core}/scaling_cur_freq") for core in cores]
+    known_khz = [clock for clock in clocks if clock is not None]
+    governors = dict.fromkeys(filter(None, (tree.text(f"{c}/scaling_governor") for c in cores)))
+    return Conditions(
+        temperature_c=temperature_c(root, device=device),
+        cpu_mhz=sum(known_khz) / len(known_khz) / 1000 if known_khz else None,
+        governor="+".join(governors) or None,
+        power_mode=_power_mode(tree),
+        throttled=throttled(root, device=device),
+        busy_s=busy_s(tree),
+    )
+
+
+def _scaled_cores(tree: Tree) -> list[str]:
+    """Return the cpufreq folders of the cores that are online: the others have none."""
+    return [f"{core}/cpufreq" for core in tree.children(_CPUS, "cpu[0-9]*")]
+
+
+def _power_mode(tree: Tree) -> str | None:
+    """Return nvpmodel's mode by the files behind ``nvpmodel -q``, which takes a process to run.
+
+    The daemon keeps the number in ``status``, as ``pmode:0000``; the configuration names it.
+    """
+    status = tree.text("var/lib/nvpmodel/status") or ""
+    number = re.search(r"\bpmode:(\d+)", status)
+    if number is None:
+        return None
+    named = rf"^<\s*POWER_MODEL\s+ID={int(number[1])}\s+NAME=([^\s>]+)"
+    name = re.search(named, tree.text("etc/nvpmodel.conf") or "", re.MULTILINE)
+    return name[1] if name else f"mode {int(number[1])}"
+
+
+def busy_s(tree: Tree) -> float | None:
+    """Return the CPU seconds used since boot: all but idle and iowait of ``/proc/stat``.
+
+    Guests' time is within user's (proc(5)).
+    """
+    ticks = re.match(r"cpu +([\d ]+)", tree.text("proc/stat") or "")
+    if ticks is None:
+        return None
+    user, nice, system, _idle, _iowait, *interrupts = map(int, ticks[1].split()[:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
