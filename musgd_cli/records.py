@@ -28,7 +28,10 @@ SCHEMA = "1.0"
 """The minor grows when a field is added, the major when one changes its name or meaning."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "mixed-int8"]
-"""What was built. ``int8`` means at least 0.80 of the convolutions' MACs are int8."""
+"""What was built. ``int8`` means at least ``INT8_SHARE`` of the convolutions' MACs are int8."""
+
+INT8_SHARE = 0.80
+"""Least share of the convolutions' MACs that makes a model ``int8``, not ``mixed-int8``."""
 
 FloatPrecision = Literal["fp32", "fp16", "bf16"]
 
@@ -765,11 +768,15 @@ class BenchReport(Record):
     runtime_version: str | None
     precision: Precision
     imgsz: int
+    names: tuple[str, ...] = ()
+    """Of the classes."""
     host: Host
     data: str | None
     split: str | None
     n_images: int
     """Images scored; the mAP below is theirs."""
+    accuracy_note: str | None = None
+    """Why there is no figure of accuracy."""
     threads: int
     n: int
     """Inferences timed."""
@@ -784,6 +791,8 @@ class BenchReport(Record):
     stable: bool | None = None
     """That interval is at most 10 % wide; ``None`` where there is none."""
     repeats: tuple[Repeat, ...] = ()
+    sustained: bool = False
+    """One long process, to see how speed lasts as the board warms up."""
     samples_ms: tuple[float, ...]
     """Every timed inference, in order."""
     frame_samples_ms: tuple[float, ...] = ()
@@ -870,6 +879,8 @@ class BenchReport(Record):
     """Of the model's files."""
     made_by: str | None = None
     """Who made a model that musgd did not export, as its metadata says; ``None``: musgd."""
+    names: tuple[str, ...] = ()
+    """The model's classes in its order; empty in reports of before they were kept."""
     started: str | None = None
     """When the measurement began, ISO 8601 in UTC."""
     engine: Mapping[str, str] = Field(default_factory=dict)
@@ -881,10 +892,148 @@ class BenchReport(Record):
     versions: Mapping[str, str] = Field(default_factory=dict)
 
 
+# ------------------------------------------------------------------------------------ Comparison
+
+Difference = Literal["faster", "slower", "no difference shown", "cannot be told"]
+
+
+class Change(Frozen):
+    """One figure of a report beside the baseline's."""
+
+    figure: str
+    """Its path in a `BenchReport`, e.g. ``latency_ms.p50``."""
+    here: float
+    baseline: float
+    ratio: float | None
+    """Here over baseline; ``None`` where the baseline's is 0."""
+    interval: tuple[float, float] | None
+    """95 % of the ratio, by the spread of the repeats of both reports; ``None`` without one."""
+    difference: Difference
+    why: str | None = None
+    """Why it cannot be told."""
+
+
+class Comparison(Frozen):
+    """One report beside the baseline's report of the same kind of artifact on this machine."""
+
+    artifact: str
+    threads: int
+    baseline_artifact: str | None
+    """``None``: the baseline holds none to compare it with."""
+    baseline_started: str | None = None
+    changes: tuple[Change, ...] = ()
+    """Of the figures that both measured."""
+    not_compared: Mapping[str, str] = Field(default_factory=dict)
+    """``accuracy`` or ``power`` to why; ``everything`` where the baseline has no such report."""
+    notes: tuple[str, ...] = ()
+    """What else was not the same, in words."""
+
+
+class Broken(Frozen):
+    """A threshold of ``--fail-if`` that a report is beyond, or that it cannot be held to."""
+
+    threshold: str
+    artifact: str
+    threads: int
+    value: float | None
+    """What was held to the limit: a figure, a ratio or a difference; ``None``: not measured."""
+    interval: tuple[float, float] | None = None
+    """Of ``value``, by the spread of the repeats."""
+    certain: bool
+    """False: beyond the limit, but within the noise, which is told and fails nothing."""
+    what: str
+    """In words."""
+
+
 class BenchReports(Record):
     """What ``musgd bench --json`` prints."""
 
     reports: tuple[BenchReport, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    """With ``--against``: one a report, in their order."""
+    broken: tuple[Broken, ...] = ()
+    """With ``--fail-if``."""
+
+
+# ------------------------------------------------------------------------------------------- Fit
+
+
+class Roofline(Frozen):
+    """Time of a whole frame by image size: what does not depend on it, and what grows with it."""
+
+    runtime: str
+    precision: Precision
+    target: str
+    threads: int
+    overhead_ms: float
+    ms_per_megapixel: float
+    points: tuple[tuple[int, float], ...]
+    """Image size and measured milliseconds of a frame, of the two that it was drawn through."""
+
+
+class FitCandidate(Frozen):
+    """One artifact with one thread count, as a planner saw it."""
+
+    artifact: str
+    artifact_sha256: str
+    target: str
+    runtime: str
+    precision: Precision
+    imgsz: int
+    threads: int
+    map50_95: float | None
+    """``None``: nothing says it; see `Fit.accuracy_by`."""
+    map50_95_drop: float | None
+    """Lost against the float parent."""
+    predicted_fps: float | None
+    """Whole frames a second."""
+    predicted_by: Literal["roofline", "probe"] | None
+    """A probe is a short measurement of the candidate itself."""
+    fps: float | None = None
+    """Whole frames a second, measured in full; ``None``: it was not near the line."""
+    fps_interval: tuple[float, float] | None = None
+    """Where another such run is expected 19 times of 20."""
+    stable: bool | None = None
+    """That interval is at most 10 % wide."""
+    counted_fps: float | None = None
+    """What was held to the limit: the interval's worse end, or the slowest repeat's where it is not
+    stable."""
+    power_w: float | None = None
+    energy_per_frame_j: float | None = None
+    meets: bool | None = None
+    """``None``: not measured in full."""
+    why: str | None = None
+    """What it misses, or why it was left out."""
+    report: str | None = None
+    """Where its full report is kept."""
+
+
+class Fit(Record):
+    """What ``musgd fit --json`` prints."""
+
+    host: Host
+    fps: float
+    """Whole frames a second that were asked for."""
+    watts: float | None
+    max_drop: float | None
+    data: str | None
+    """Its images were timed."""
+    accuracy_by: Literal["gate", "score", "size"]
+    """What said which is more accurate: the mAP50-95 of the gates of the export, of this data, or,
+    where neither is known, image size and then precision."""
+    chosen: FitCandidate | None
+    """The most accurate that meets all; of its thread counts the fewest."""
+    nearest: FitCandidate | None
+    """The one that comes nearest, where none meets all."""
+    step_larger: FitCandidate | None
+    """The chosen one's next larger image size, at the thread count that suits it best."""
+    candidates: tuple[FitCandidate, ...]
+    """Most accurate first."""
+    rooflines: tuple[Roofline, ...]
+    prediction_error: float | None
+    """Largest of |predicted / measured - 1| over what the rooflines predicted and was measured."""
+    settings: BenchSettings
+    """Of the full measurements."""
 
 
 # ------------------------------------------------------------------------------------ PruneResult

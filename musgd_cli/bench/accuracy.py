@@ -1,4 +1,4 @@
-"""mAP as Ultralytics' ``val`` computes it, and recall of small objects. NumPy alone.
+"""mAP as Ultralytics' ``val`` computes it, and recall by the size of objects. NumPy alone.
 
 Detections come in with confidence >= 0.001, after NMS at IoU 0.7 (none for end-to-end outputs), at
 most 300 an image, several classes a place, uncut at the image's border. Images are matched one by
@@ -24,8 +24,9 @@ MAX_DET = 300
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10, dtype=np.float32)
 
-SMALL_AREA = 32.0**2
-"""A box is small below this area, in square pixels of the original image (COCO's limit)."""
+SIZE_AREAS = (32.0**2, 96.0**2)
+"""An object is small below the first area, large from the second on and medium in between; of its
+box, in square pixels of the original image (COCO's limits)."""
 
 _RECALL_POINTS = np.linspace(0, 1, 101)
 
@@ -45,10 +46,25 @@ class MatchedImage:
     """(n,) class ids of the detections."""
     targets: NDArray[np.float32]
     """(m,) class ids of the objects."""
-    n_small: int
-    """Objects under :data:`SMALL_AREA`."""
-    n_small_found: int
-    """Those of them that a detection was matched with at IoU 0.5."""
+    by_size: NDArray[np.int64]
+    """(3,) small, medium and large objects; see :data:`SIZE_AREAS`."""
+    found_by_size: NDArray[np.int64]
+    """(3,) those of them that a detection was matched with at IoU 0.5."""
+
+
+@dataclass(frozen=True)
+class SizeRecall:
+    """How many of the objects of one size are found."""
+
+    n: int
+    """Objects of that size."""
+    n_found: int
+    """Matched at IoU 0.5 by any detection that is scored at all."""
+
+    @property
+    def share(self) -> float | None:
+        """``None`` when there is no such object."""
+        return self.n_found / self.n if self.n else None
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,14 @@ class Score:
     map50_95: float | None
     """Mean over classes and IoU thresholds; ``None`` when the images hold no object."""
     map50: float | None
-    recall_small: float | None
-    """Share of small objects matched at IoU 0.5 by any detection that is scored at all; ``None``
-    when there is no small object."""
+    small: SizeRecall
+    medium: SizeRecall
+    large: SizeRecall
     ap50_95: dict[int, float]
     """By class id, for the classes that have objects."""
+    ap50: dict[int, float]
     n_images: int
     n_objects: int
-    n_small: int
 
 
 def corner_boxes(labels: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -119,14 +135,14 @@ def match(found: NDArray[np.float32], objects: NDArray[np.float32]) -> MatchedIm
             best = free.argmax(axis=0)
             correct[i] = free[best, columns] >= IOU_THRESHOLDS
             taken[best, columns] |= correct[i]
-    small = (objects[:, 2:4] - objects[:, :2]).prod(axis=1) < SMALL_AREA
+    sizes = np.digitize((objects[:, 2:4] - objects[:, :2]).prod(axis=1), SIZE_AREAS)
     return MatchedImage(
         correct=correct,
         scores=found[:, 4].copy(),
         classes=found[:, 5].copy(),
         targets=objects[:, 4].copy(),
-        n_small=int(small.sum()),
-        n_small_found=int(taken[small, 0].sum()),
+        by_size=np.bincount(sizes, minlength=3),
+        found_by_size=np.bincount(sizes[taken[:, 0]], minlength=3),
     )
 
 
@@ -156,8 +172,10 @@ def average_precision(correct: NDArray[np.bool_], n_objects: int) -> NDArray[np.
 
 def score(images: Sequence[MatchedImage]) -> Score:
     """Score a model on matched images, in any order."""
-    n_small = sum(image.n_small for image in images)
-    n_small_found = sum(image.n_small_found for image in images)
+    none = np.zeros(3, np.int64)
+    there = sum((image.by_size for image in images), none)
+    found = sum((image.found_by_size for image in images), none)
+    small, medium, large = map(SizeRecall, there.tolist(), found.tolist())
     targets = np.concatenate([image.targets for image in images] or [np.zeros(0, np.float32)])
     ap: dict[int, NDArray[np.float64]] = {}
     if len(targets):
@@ -171,11 +189,13 @@ def score(images: Sequence[MatchedImage]) -> Score:
     return Score(
         map50_95=float(table.mean()) if ap else None,
         map50=float(table[:, 0].mean()) if ap else None,
-        recall_small=n_small_found / n_small if n_small else None,
+        small=small,
+        medium=medium,
+        large=large,
         ap50_95={class_id: float(values.mean()) for class_id, values in ap.items()},
+        ap50={class_id: float(values[0]) for class_id, values in ap.items()},
         n_images=len(images),
         n_objects=len(targets),
-        n_small=n_small,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from statistics import fmean, median
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +33,10 @@ PATIENCE = 5
 
 FEWEST_FRAMES = 10
 """Timed however long they take: a p99 of fewer says nothing."""
+
+MOMENT_S = 1.0
+MOST_MOMENTS = 600
+"""A moment lasts as long as the first says, or longer where a run would have more than so many."""
 
 _MS = 1e-6
 
@@ -73,17 +77,34 @@ class Times:
     """Median time between two frames: what the loop itself takes."""
     seconds: float
     """Of the whole loop."""
+    cpu_s: float
+    """CPU time of this process in it, all threads."""
+    pace: tuple[tuple[float, float], ...]
+    """Frames a second over time: the middle of each moment, seconds since the first frame, and the
+    rate then."""
 
-    @property
-    def fps(self) -> float:
-        """Inferences a second, the engine alone."""
-        return 1000 / fmean(self.infer_ms)
 
-    @property
-    def fps_end_to_end(self) -> float:
-        """Frames a second."""
-        stages = zip(self.pre_ms, self.infer_ms, self.post_ms, strict=True)
-        return 1000 / fmean(map(sum, stages))
+def pace(ends_s: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
+    """Cut a run into moments of about a second, whole frames each, and tell the rate in each.
+
+    Args:
+        ends_s: (n,) when each frame ended, seconds since the first began; rising.
+
+    Returns:
+        The middle of each moment and its frames a second. A rest that is shorter than half a moment
+        goes to the one before it.
+    """
+    length = max(MOMENT_S, ends_s[-1] / MOST_MOMENTS)
+    moments: list[tuple[float, float]] = []
+    first, begin = 0, 0.0
+    while first < len(ends_s):
+        last = int(np.searchsorted(ends_s, begin + length))
+        if last >= len(ends_s) or ends_s[-1] - ends_s[last] < length / 2:
+            last = len(ends_s) - 1
+        end = float(ends_s[last])
+        moments.append(((begin + end) / 2, (last + 1 - first) / (end - begin)))
+        first, begin = last + 1, end
+    return tuple(moments)
 
 
 def latency(samples_ms: Sequence[float]) -> LatencyMs:
@@ -157,6 +178,8 @@ class FrameLoop:
     def run(self, seconds: float, at_least: int = FEWEST_FRAMES) -> Times:
         """Time frames for so many seconds, and so many frames, whichever takes longer.
 
+        With ``seconds`` of 0 it is exactly so many frames.
+
         Garbage is collected before, and not during, the loop.
         """
         prepare, infer, decode = self._stages.prepare, self._stages.infer, self._stages.decode
@@ -166,6 +189,7 @@ class FrameLoop:
         gc.collect()
         gc.disable()
         try:
+            cpu_ns = process_time_ns()
             begin = now = perf_counter_ns()
             end = begin + int(seconds * 1e9)
             while now < end or len(ticks) < at_least:
@@ -178,6 +202,7 @@ class FrameLoop:
                 decode(output)
                 now = perf_counter_ns()
                 ticks.append((t0, t1, t2, now))
+            cpu_ns = process_time_ns() - cpu_ns
         finally:
             if collects:
                 gc.enable()
@@ -190,4 +215,6 @@ class FrameLoop:
             post_ms=tuple(spans[:, 2].tolist()),
             harness_ms=float(np.median(between)) if len(between) else 0.0,
             seconds=(now - begin) / 1e9,
+            cpu_s=cpu_ns / 1e9,
+            pace=pace((times[:, 3] - times[0, 0]) / 1e9),
         )

@@ -1,68 +1,75 @@
-"""Measure one artifact in a process of its own, and watch power and heat from this one."""
+"""Measure one model at one thread count: repeats in fresh processes, watched from this one."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
+from statistics import fmean, median
+from typing import Any
 
 from musgd_cli import __version__
-from musgd_cli.bench.clock import latency
-from musgd_cli.bench.messages import Event, Failure, Measurement, Phase, Task
+from musgd_cli.bench import process
+from musgd_cli.bench.clock import FEWEST_FRAMES, latency
+from musgd_cli.bench.interval import expected_p50, is_stable
+from musgd_cli.bench.messages import Accuracy, ScoringTask, Timing, TimingTask
+from musgd_cli.bench.process import OnProgress, Progress
 from musgd_cli.bench.selection import require_same_classes
+from musgd_cli.bench.subject import Subject
+from musgd_cli.bench.watch import Watch
 from musgd_cli.data import load
-from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
-from musgd_cli.hardware import thermal, usable_cores
+from musgd_cli.data.dataset import DataSet
 from musgd_cli.hardware.power import PowerMeter
-from musgd_cli.records import Artifact, BenchReport, BenchSettings, Host, PowerReading
-from musgd_cli.runs import read_artifact
+from musgd_cli.hardware.thermal import Device
+from musgd_cli.records import Artifact, BenchReport, BenchSettings, Host, PowerReading, Repeat
 
 FRAMES = 16
 """Images that are timed, spread evenly over the split."""
 
-HEAT_HZ = 1.0
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+def device_of(runtime: str) -> Device:
+    """Return what an engine computes on."""
+    return "gpu" if runtime == "tensorrt" else "cpu"
 
-_DEATHS = {
-    signal.SIGKILL: (
-        "was killed, most likely for want of memory",
-        "close other programs, or export at a smaller --imgsz",
-    ),
-    signal.SIGILL: (
-        "met an instruction this CPU does not have",
-        "install an older release of the runtime, or build it for this CPU; see musgd doctor",
-    ),
-}
+
+# ---------------------------------------------------------------------------------- which images
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the measurement of one artifact is."""
+class Images:
+    """What a model is timed and scored on."""
 
-    phase: Phase
-    done: int = 0
-    total: int = 0
-    """0 where nobody knows."""
+    data_set: DataSet | None
+    scored: tuple[Path, ...]
+    timed: tuple[Path, ...]
+    n_excluded: int
+    """Images of the split that are not scored because they calibrated a model."""
 
+    @classmethod
+    def of(cls, subject: Subject, data: str | None, exclude: Collection[str] = ()) -> Images:
+        """Choose the images for a model.
 
-OnProgress = Callable[[Progress], None]
+        Args:
+            subject: The model.
+            data: Data set: its ``test`` split, else its ``val``. Without one accuracy is not
+                measured, and noise is timed.
+            exclude: Images not to score, by their path in the data set; those that calibrated
+                this model are always left out.
 
-
-@dataclass
-class Watch:
-    """What was seen from outside while the worker ran."""
-
-    power: PowerReading | None = None
-    temperature_c: float | None = None
-    throttled: bool | None = None
+        Raises:
+            UsageError: The data set is missing or is not the one the model was made for.
+        """
+        if data is None:
+            return cls(None, (), (), 0)
+        data_set = load(data)
+        require_same_classes(subject.path, subject.artifact.names, data_set)
+        images = data_set.images(data_set.score_split)
+        left_out = calibration_images([subject.artifact]) | frozenset(exclude)
+        scored = tuple(image for image in images if data_set.name_of(image) not in left_out)
+        return cls(data_set, scored, _spread(scored or images, FRAMES), len(images) - len(scored))
 
 
 def calibration_images(artifacts: Collection[Artifact]) -> frozenset[str]:
@@ -75,240 +82,284 @@ def calibration_images(artifacts: Collection[Artifact]) -> frozenset[str]:
     )
 
 
-def measure(
-    folder: Path,
-    *,
-    settings: BenchSettings,
-    host: Host,
-    data: str | None = None,
-    exclude: Collection[str] = frozenset(),
-    meter: PowerMeter | None = None,
-    on_progress: OnProgress | None = None,
-) -> BenchReport:
-    """Measure an artifact's speed, memory, power, heat and accuracy.
-
-    Args:
-        folder: Of the artifact.
-        settings: Threads (0: every core this process may use), seconds of timing and of warm-up.
-        host: This machine.
-        data: Data set whose images are timed and scored; its ``test`` split, else its ``val``.
-            Without one accuracy is not measured, and noise is timed.
-        exclude: Images not to score, by their path in the data set; those that calibrated this
-            artifact are always left out.
-        meter: Measures the energy of the timed frames.
-        on_progress: Called as the work goes on.
-
-    Raises:
-        UsageError: The data set is missing or is not the one the artifact was made for.
-        UnsupportedError: The artifact's runtime is not installed here.
-        MusgdError: The artifact or an image is damaged, or the process died.
-    """
-    artifact = read_artifact(folder)
-    data_set = load(data) if data is not None else None
-    split: str | None = None
-    images: tuple[Path, ...] = ()
-    scored: tuple[Path, ...] = ()
-    if data_set is not None:
-        require_same_classes(folder, artifact.names, data_set)
-        split = data_set.score_split
-        images = data_set.images(split)
-        left_out = calibration_images([artifact]) | frozenset(exclude)
-        scored = tuple(image for image in images if data_set.name_of(image) not in left_out)
-    frames = _spread(scored or images, FRAMES)
-    threads = settings.threads or usable_cores()
-    task = Task(
-        folder=str(folder),
-        threads=threads,
-        duration_s=settings.duration_s,
-        warmup_s=settings.warmup_s,
-        data=None if data_set is None else str(data_set.path),
-        frames=tuple(map(str, frames)),
-        scored=tuple(map(str, scored)),
-    )
-    measured, watch = _run_worker(task, artifact, meter, on_progress or (lambda _: None))
-    score = measured.score
-    power_w = watch.power.power_w if watch.power else None
-    n = len(measured.infer_ms)
-    return BenchReport(
-        artifact=str(folder),
-        artifact_sha256=artifact.sha256,
-        parent_sha256=artifact.parent_sha256,
-        target=artifact.target,
-        gate=artifact.gate.verdict if artifact.gate else None,
-        runtime=artifact.runtime,
-        runtime_version=measured.runtime_version,
-        precision=artifact.precision,
-        imgsz=artifact.imgsz,
-        host=host,
-        data=None if data_set is None else str(data_set.path),
-        split=split,
-        n_images=len(scored),
-        n_excluded=len(images) - len(scored),
-        threads=threads,
-        n=n,
-        warmup=measured.warmup,
-        warmup_s=measured.warmup_s,
-        steady=measured.steady,
-        seconds=measured.seconds,
-        n_frames=len(frames),
-        latency_ms=latency(measured.infer_ms),
-        samples_ms=measured.infer_ms,
-        fps=measured.fps,
-        fps_end_to_end=measured.fps_end_to_end,
-        pre_ms=measured.pre_ms,
-        post_ms=measured.post_ms,
-        harness_ms=measured.harness_ms,
-        peak_memory_mb=measured.peak_memory_mb,
-        map50_95=score.map50_95 if score else None,
-        map50=score.map50 if score else None,
-        ap50_95=score.ap50_95 if score else {},
-        recall_small=score.recall_small if score else None,
-        n_small=score.n_small if score else 0,
-        power_w=power_w,
-        energy_per_frame_j=None if power_w is None else power_w * measured.seconds / n,
-        power_source=watch.power.source if watch.power else None,
-        power_scope=watch.power.scope if watch.power else None,
-        power_kind=watch.power.kind if watch.power else None,
-        temperature_c=watch.temperature_c,
-        throttled=watch.throttled,
-        load_ms=measured.load_ms,
-        first_inference_ms=measured.first_inference_ms,
-        engine=measured.engine,
-        versions={
-            "musgd": __version__,
-            artifact.runtime: measured.runtime_version,
-            **measured.versions,
-        },
-    )
-
-
 def _spread(images: tuple[Path, ...], n: int) -> tuple[Path, ...]:
     n = min(n, len(images))
     return tuple(images[i * len(images) // n] for i in range(n))
 
 
-# ------------------------------------------------------------------------------ the worker process
+# --------------------------------------------------------------------------------------- accuracy
 
 
-def _environment(threads: int) -> dict[str, str]:
-    environment = dict(os.environ)
-    environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    # The very musgd that runs here, installed or not.
-    here = str(Path(__file__).parents[2])
-    path = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{here}{os.pathsep}{path}" if path else here
-    return environment
+@dataclass(frozen=True)
+class Shift:
+    """How a model's scores differ from its float parent's, over the boxes that both find."""
+
+    mean: float | None
+    n_boxes: int
 
 
-def _run_worker(
-    task: Task, artifact: Artifact, meter: PowerMeter | None, on_progress: OnProgress
-) -> tuple[Measurement, Watch]:
-    watch = Watch()
-    with tempfile.TemporaryFile() as errors:
-        worker = subprocess.Popen(
-            # -P: files in the current folder must not pass for modules.
-            [sys.executable, "-P", "-m", "musgd_cli.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            env=_environment(task.threads),
-            start_new_session=True,  # Ctrl-C is ours to handle
+def score(
+    subject: Subject, images: Images, *, threads: int, on_progress: OnProgress
+) -> Accuracy | str:
+    """Score a model in a process of its own, or say why that cannot be.
+
+    Raises:
+        UnsupportedError: The model's runtime is not installed here.
+        MusgdError: The model, an image or its labels are damaged, or the process died.
+    """
+    if images.data_set is None:
+        return "no data set; give one with --data"
+    if not images.scored:
+        name, split = images.data_set.path.name, images.data_set.score_split
+        return f"every image of {name}, {split} calibrated a model"
+    task = ScoringTask(
+        folder=str(subject.folder),
+        artifact=subject.artifact,
+        threads=threads,
+        data=str(images.data_set.path),
+        images=tuple(map(str, images.scored)),
+    )
+    return process.score(task, on_progress)
+
+
+def shift(parent: Accuracy, model: Accuracy) -> Shift:
+    """Compare the scores of the boxes that a model and its parent both find."""
+    import numpy as np
+
+    from musgd_cli.bench.pairs import pair_boxes
+
+    theirs, ours = (
+        [np.array(boxes, np.float32).reshape(-1, 6) for boxes in accuracy.boxes]
+        for accuracy in (parent, model)
+    )
+    pairs = pair_boxes(theirs, ours)
+    return Shift(pairs.confidence_shift, int(pairs.n.sum()))
+
+
+# ------------------------------------------------------------------------------------ measurement
+
+
+class Measurement:
+    """A model at one thread count, timed repeat by repeat.
+
+    Args:
+        subject: The model.
+        images: What it is timed on; see :class:`Images`.
+        threads: Of the engine.
+        settings: Seconds of timing, shared by the repeats; how many; seconds of warm-up.
+        frames: Time so many frames in all, in place of ``settings.duration_s``.
+        meter: Measures the energy of the timed frames.
+        sustained: The report is about how speed lasts.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        images: Images,
+        *,
+        threads: int,
+        settings: BenchSettings,
+        frames: int | None = None,
+        meter: PowerMeter | None = None,
+        sustained: bool = False,
+    ) -> None:
+        self.subject = subject
+        self.images = images
+        self.threads = threads
+        self._repeats = settings.repeats
+        self._meter = meter
+        self._sustained = sustained
+        self._watch = Watch(device_of(subject.artifact.runtime), meter)
+        self._timings: list[Timing] = []
+        self._task = TimingTask(
+            folder=str(subject.folder),
+            artifact=subject.artifact,
+            threads=threads,
+            duration_s=0 if frames else settings.duration_s / settings.repeats,
+            least_frames=math.ceil(frames / settings.repeats) if frames else FEWEST_FRAMES,
+            warmup_s=settings.warmup_s,
+            frames=tuple(map(str, images.timed)),
         )
-        try:
-            with _heat(watch):
-                last = _converse(worker, task, meter, watch, on_progress)
-            code = worker.wait()
-        finally:
-            worker.kill()
-            worker.communicate()
-        if last.measurement is not None:
-            return last.measurement, watch
-        errors.seek(0)
-        said = errors.read().decode("utf-8", "replace").strip()
-    if last.failure is not None:
-        raise _foreseen(last.failure)
-    if code < 0:
-        raise _died(signal.Signals(-code), task, artifact, said)
-    # What nobody foresaw keeps its traceback.
-    raise RuntimeError(f"the worker that measured {task.folder} failed:\n{said}")
+
+    def repeat(self, on_progress: OnProgress) -> None:
+        """Time it in a fresh process once more.
+
+        Raises:
+            UnsupportedError: The model's runtime is not installed here.
+            MusgdError: The model or an image is damaged, or the process died.
+        """
+        number = len(self._timings) + 1
+
+        def tell(progress: Progress, /) -> None:
+            on_progress(
+                replace(progress, threads=self.threads, repeat=number, repeats=self._repeats)
+            )
+
+        self._timings.append(process.time_frames(self._task, self._watch, tell))
+
+    def report(
+        self,
+        host: Host,
+        *,
+        idle: PowerReading | None = None,
+        accuracy: Accuracy | str,
+        parent: Shift | None = None,
+        why_no_power: str | None = None,
+    ) -> BenchReport:
+        """Sum up all repeats.
+
+        Args:
+            host: This machine.
+            idle: What the meter read at rest.
+            accuracy: On the images' scored ones, or why there is none.
+            parent: The shift of its scores against its float parent's.
+            why_no_power: Said where there is no meter.
+        """
+        artifact, images, timings, watch = (
+            self.subject.artifact,
+            self.images,
+            self._timings,
+            self._watch,
+        )
+        samples = tuple(chain.from_iterable(timing.infer_ms for timing in timings))
+        pre, post = (
+            tuple(chain.from_iterable(getattr(timing, stage) for timing in timings))
+            for stage in ("pre_ms", "post_ms")
+        )
+        whole = tuple(round(sum(stages), 4) for stages in zip(pre, samples, post, strict=True))
+        seconds = sum(timing.seconds for timing in timings)
+        figures = latency(samples)
+        medians = [median(timing.infer_ms) for timing in timings]
+        interval = expected_p50(figures.p50, medians)
+        first = timings[0]
+        memory = [t.peak_memory_mb for t in timings if t.peak_memory_mb is not None]
+        cpu_s = sum(timing.cpu_s for timing in timings)
+        fps_end_to_end = 1000 / fmean(whole)
+        return BenchReport(
+            artifact=str(self.subject.path),
+            artifact_sha256=artifact.sha256,
+            parent_sha256=artifact.parent_sha256,
+            target=artifact.target,
+            gate=artifact.gate.verdict if artifact.gate else None,
+            made_by=self.subject.made_by,
+            runtime=artifact.runtime,
+            runtime_version=first.runtime_version,
+            precision=artifact.precision,
+            imgsz=artifact.imgsz,
+            names=artifact.names,
+            size_mb=artifact.size_mb,
+            host=host,
+            started=datetime.fromtimestamp(first.began, UTC).isoformat(timespec="seconds"),
+            data=None if images.data_set is None else str(images.data_set.path),
+            split=None if images.data_set is None else images.data_set.score_split,
+            n_images=0 if isinstance(accuracy, str) else len(images.scored),
+            n_excluded=images.n_excluded,
+            threads=self.threads,
+            n=len(samples),
+            warmup=sum(timing.warmup for timing in timings),
+            warmup_s=max(timing.warmup_s for timing in timings),
+            steady=all(timing.steady for timing in timings),
+            seconds=seconds,
+            n_frames=len(images.timed),
+            sustained=self._sustained,
+            repeats=tuple(map(_repeat, timings)),
+            latency_ms=figures,
+            p50_interval_ms=interval,
+            stable=None if interval is None else is_stable(figures.p50, interval),
+            samples_ms=samples,
+            frame_samples_ms=whole,
+            fps=1000 / fmean(samples),
+            fps_end_to_end=fps_end_to_end,
+            pre_ms=median(pre),
+            post_ms=median(post),
+            harness_ms=median(timing.harness_ms for timing in timings),
+            load_ms=median(timing.load_ms for timing in timings),
+            first_inference_ms=median(timing.first_inference_ms for timing in timings),
+            peak_memory_mb=max(memory, default=None),
+            gpu_memory_mb=watch.gpu_memory_mb,
+            temperature_c=watch.temperature_c,
+            throttled=watch.throttled,
+            cpu_mhz=watch.cpu_mhz,
+            governor=watch.governor,
+            power_mode=watch.power_mode,
+            cores_used=cpu_s / seconds,
+            cores_used_by_others=(
+                None if watch.busy_s is None else max(0.0, watch.busy_s - cpu_s) / seconds
+            ),
+            moments=tuple(
+                watch.moment(
+                    timing.began + middle_s, timing.began - first.began + middle_s, fps=rate
+                )
+                for timing in timings
+                for middle_s, rate in timing.pace
+            ),
+            engine=first.engine,
+            versions={
+                "musgd": __version__,
+                artifact.runtime: first.runtime_version,
+                **first.versions,
+            },
+            **self._power(idle, why_no_power, seconds, fps_end_to_end),
+            **_accuracy(accuracy, parent),
+        )
+
+    def _power(
+        self, idle: PowerReading | None, why_none: str | None, seconds: float, fps: float
+    ) -> dict[str, Any]:
+        reading = self._watch.power
+        if reading is None:
+            died = f"the meter {self._meter.source} died in the run" if self._meter else why_none
+            return {
+                "power_w": None,
+                "energy_per_frame_j": None,
+                "power_source": None,
+                "power_kind": None,
+                "power_note": died,
+            }
+        frame_s = seconds / sum(len(timing.infer_ms) for timing in self._timings)
+        idle_w = idle.power_w if idle is not None else None
+        return {
+            "power_w": reading.power_w,
+            "idle_w": idle_w,
+            "energy_per_frame_j": reading.power_w * frame_s,
+            "net_energy_per_frame_j": (
+                None if idle_w is None else (reading.power_w - idle_w) * frame_s
+            ),
+            "fps_per_watt": fps / reading.power_w,
+            "power_source": reading.source,
+            "power_scope": reading.scope,
+            "power_kind": reading.kind,
+            "power_hz": reading.hz,
+            "power_s": reading.seconds,
+        }
 
 
-def _converse(
-    worker: subprocess.Popen[str],
-    task: Task,
-    meter: PowerMeter | None,
-    watch: Watch,
-    on_progress: OnProgress,
-) -> Event:
-    """Talk with the worker until it falls silent, and return the last it said."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    event = Event(kind="progress", phase="load")
-    with ExitStack() as window:
-        try:
-            _tell(worker, task.model_dump_json())
-            for line in worker.stdout:
-                event = Event.model_validate_json(line)
-                if event.kind == "progress" and event.phase is not None:
-                    on_progress(Progress(event.phase, event.done, event.total))
-                elif event.kind == "ready":
-                    on_progress(Progress("timing"))
-                    if meter is not None:
-                        meter.begin()
-                        window.callback(meter.end)
-                    _tell(worker, "go")
-                elif event.kind == "timed" and meter is not None:
-                    window.pop_all()
-                    watch.power = meter.end()
-        except BrokenPipeError:
-            pass  # it died; its exit code says of what
-    return event
-
-
-def _tell(worker: subprocess.Popen[str], line: str) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write(line + "\n")
-    worker.stdin.flush()
-
-
-def _foreseen(failure: Failure) -> MusgdError:
-    kinds = {ExitCode.USAGE: UsageError, ExitCode.UNSUPPORTED: UnsupportedError}
-    code = ExitCode(failure.exit_code)
-    return kinds.get(code, MusgdError)(failure.what, failure.mend, code)
-
-
-def _died(how: signal.Signals, task: Task, artifact: Artifact, said: str) -> MusgdError:
-    what, mend = _DEATHS.get(
-        how, (f"crashed in {artifact.runtime}", "musgd export makes the model again")
+def _repeat(timing: Timing) -> Repeat:
+    return Repeat(
+        began=timing.began,
+        seconds=timing.seconds,
+        n=len(timing.infer_ms),
+        p50_ms=median(timing.infer_ms),
+        load_ms=timing.load_ms,
+        first_inference_ms=timing.first_inference_ms,
+        warmup=timing.warmup,
+        warmup_s=timing.warmup_s,
+        steady=timing.steady,
     )
-    last_words = f": {said.splitlines()[-1]}" if said else ""
-    return MusgdError(
-        f"the process that measured {task.folder} {what} ({how.name}){last_words}", mend
-    )
 
 
-@contextmanager
-def _heat(watch: Watch) -> Iterator[None]:
-    """Note the highest temperature and any throttling while the block runs."""
-    over = threading.Event()
-
-    def look() -> None:
-        while True:
-            degrees = thermal.temperature_c()
-            if degrees is not None:
-                watch.temperature_c = max(degrees, watch.temperature_c or degrees)
-            held_back = thermal.throttled()
-            if held_back is not None:
-                watch.throttled = held_back or bool(watch.throttled)
-            if over.wait(1 / HEAT_HZ):
-                return
-
-    thread = threading.Thread(target=look, name="heat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def _accuracy(found: Accuracy | str, parent: Shift | None) -> dict[str, Any]:
+    if isinstance(found, str):
+        none = dict.fromkeys(("map50_95", "map50", "recall_small"))
+        return {**none, "n_small": 0, "accuracy_note": found}
+    sizes = {"small": found.small, "medium": found.medium, "large": found.large}
+    return {
+        "map50_95": found.map50_95,
+        "map50": found.map50,
+        "ap50_95": found.ap50_95,
+        "ap50": found.ap50,
+        **{f"recall_{size}": recall.share for size, recall in sizes.items()},
+        **{f"n_{size}": recall.n for size, recall in sizes.items()},
+        "confidence_shift": parent.mean if parent is not None else None,
+        "n_shared_boxes": parent.n_boxes if parent is not None else 0,
+    }

@@ -1,9 +1,10 @@
 """What the bench and its worker process tell each other: one JSON object a line.
 
-The worker reads a :class:`Task` and writes events. After ``ready`` it waits for a line, so that a
+The worker reads one task and writes events. A timing waits for a line after ``ready``, so that a
 power meter's window opens right before the first timed frame::
 
-    progress* ready  (a line comes in)  timed  progress* measured
+    timing:   progress* ready  (a line comes in)  timed  done
+    scoring:  progress* done
     … or, at any point, failed
 """
 
@@ -11,56 +12,83 @@ from __future__ import annotations
 
 from typing import Literal
 
-from musgd_cli.records import Frozen
+from musgd_cli.records import Artifact, Frozen
 
-Phase = Literal["load", "warm-up", "timing", "scoring"]
+Phase = Literal["idle", "load", "warm-up", "timing", "scoring"]
 
 
-class Task(Frozen):
-    """What one worker measures."""
+class TimingTask(Frozen):
+    """One repeat: load, warm up, time."""
 
+    kind: Literal["timing"] = "timing"
     folder: str
-    """Of the artifact."""
+    """Of the model's files."""
+    artifact: Artifact
     threads: int
     duration_s: float
+    least_frames: int
+    """Timed however long they take."""
     warmup_s: float
-    data: str | None
     frames: tuple[str, ...]
     """Images that are timed, round and round; without any, one of seeded noise."""
-    scored: tuple[str, ...]
-    """Images that accuracy is scored on."""
 
 
-class ScoreMessage(Frozen):
-    """Accuracy; see :class:`musgd_cli.bench.accuracy.Score`."""
+class ScoringTask(Frozen):
+    """Run a model over labelled images."""
 
-    map50_95: float | None
-    map50: float | None
-    recall_small: float | None
-    ap50_95: dict[str, float]
-    n_small: int
+    kind: Literal["scoring"] = "scoring"
+    folder: str
+    artifact: Artifact
+    threads: int
+    data: str
+    images: tuple[str, ...]
 
 
-class Measurement(Frozen):
-    """What the worker found."""
+class Timing(Frozen):
+    """What a repeat found."""
 
+    kind: Literal["timing"] = "timing"
+    began: float
+    """Of the first timed frame, seconds since 1970 UTC."""
     load_ms: float
     first_inference_ms: float
     warmup: int
     warmup_s: float
     steady: bool
+    pre_ms: tuple[float, ...]
     infer_ms: tuple[float, ...]
-    fps: float
-    fps_end_to_end: float
-    pre_ms: float
-    post_ms: float
+    post_ms: tuple[float, ...]
     harness_ms: float
     seconds: float
+    cpu_s: float
+    pace: tuple[tuple[float, float], ...]
+    """See :class:`musgd_cli.bench.clock.Times`."""
     peak_memory_mb: float | None
     runtime_version: str
     engine: dict[str, str]
     versions: dict[str, str]
-    score: ScoreMessage | None
+
+
+class Recall(Frozen):
+    """See :class:`musgd_cli.bench.accuracy.SizeRecall`."""
+
+    n: int
+    share: float | None
+
+
+class Accuracy(Frozen):
+    """What a scoring found; see :class:`musgd_cli.bench.accuracy.Score`."""
+
+    kind: Literal["scoring"] = "scoring"
+    map50_95: float | None
+    map50: float | None
+    small: Recall
+    medium: Recall
+    large: Recall
+    ap50_95: dict[str, float]
+    ap50: dict[str, float]
+    boxes: tuple[tuple[tuple[float, ...], ...], ...]
+    """By image: x1, y1, x2, y2, score, class of those that a detector shows; best first."""
 
 
 class Failure(Frozen):
@@ -74,9 +102,9 @@ class Failure(Frozen):
 class Event(Frozen):
     """One line from the worker."""
 
-    kind: Literal["progress", "ready", "timed", "measured", "failed"]
+    kind: Literal["progress", "ready", "timed", "done", "failed"]
     phase: Phase | None = None
     done: int = 0
     total: int = 0
-    measurement: Measurement | None = None
+    result: Timing | Accuracy | None = None
     failure: Failure | None = None

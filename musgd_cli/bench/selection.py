@@ -1,56 +1,57 @@
-"""Which artifacts a bench is about, what they are measured on, and where its reports go."""
+"""Which models a bench is about, what they are measured on, and where its reports go."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from musgd_cli.bench.subject import Subject
 from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import UsageError
-from musgd_cli.records import Artifact
-from musgd_cli.runs import RUNS, RunFolder, artifact_folders, newest_finished
+from musgd_cli.runs import (
+    RUNS,
+    RunFolder,
+    artifact_folders,
+    newest_finished,
+    read_artifact,
+)
 
 _WEIGHTS = frozenset({".pt", ".pth"})
 _BARE_MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine"})
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure: where its files lie now, and what they are."""
-
-    folder: Path
-    artifact: Artifact
+OnDamage = Callable[[UsageError], None]
 
 
-def choose(paths: Sequence[str]) -> list[Path]:
-    """Return the folders of the artifacts that ``paths`` name, each once, in order.
+def choose(paths: Sequence[str], on_damage: OnDamage | None = None) -> list[Subject]:
+    """Return the models that ``paths`` name, each once, in order.
 
     Args:
-        paths: A run (its folder or its name), an artifact's folder, or a folder of artifacts.
-            Without any: the run that finished last.
+        paths: A run (its folder or its name), an artifact's folder, a folder of artifacts, or a
+            model that musgd did not make. Without any: the run that finished last.
+        on_damage: Called for an artifact whose record cannot be read, as long as another one can;
+            without it that is raised.
 
     Raises:
-        UsageError: A path names no artifact.
+        UsageError: A path names no model, or no record can be read.
     """
     if not paths:
-        run = newest_finished()
-        return _artifacts_below(run.path)
-    chosen = [folder for path in paths for folder in _artifacts_of(path)]
-    return list(dict.fromkeys(chosen))
+        return _artifacts_below(newest_finished().path, on_damage)
+    chosen = [subject for path in paths for subject in _subjects_of(path, on_damage)]
+    return list({subject.path: subject for subject in chosen}.values())
 
 
-def _artifacts_of(spec: str) -> list[Path]:
+def _subjects_of(spec: str, on_damage: OnDamage | None) -> list[Subject]:
     path = Path(spec)
-    suffix = path.suffix.lower()
-    if suffix in _WEIGHTS:
+    if path.suffix.lower() in _WEIGHTS:
         raise UsageError(
             f"{spec} is weights, which only torch runs; bench measures what a board runs",
             f"export it first: musgd export {shlex.quote(spec)}",
         )
-    if path.is_file() or suffix in _BARE_MODELS:
+    if path.is_file() or path.suffix.lower() in _BARE_MODELS:
         raise UsageError(
             f"{spec} is no artifact: a folder with a model and its artifact.json",
             "musgd export RUN makes them; give their folder",
@@ -58,20 +59,49 @@ def _artifacts_of(spec: str) -> list[Path]:
     places = [place for place in (path, RUNS / spec) if place.is_dir()]
     if places:
         # A run is named after its data set: a folder of that name here is most likely the data.
-        return _artifacts_below(next(filter(artifact_folders, places), places[-1]))
+        place = next(filter(artifact_folders, places), places[-1])
+        return _artifacts_below(place, on_damage)
     known = ", ".join(sorted(folder.name for folder in RUNS.glob("*/") if folder.is_dir()))
     raise UsageError(
         f"{spec} does not exist", f"runs here: {known}" if known else "give an artifact's folder"
     )
 
 
-def _artifacts_below(path: Path) -> list[Path]:
-    found = artifact_folders(path)
-    if not found:
+def _artifacts_below(path: Path, on_damage: OnDamage | None) -> list[Subject]:
+    folders = artifact_folders(path)
+    if not folders:
         raise UsageError(
             f"there is no artifact in {path}", f"musgd export {shlex.quote(str(path))}"
         )
+    found: list[Subject] = []
+    errors: list[UsageError] = []
+    for folder in folders:
+        try:
+            found.append(Subject(folder, read_artifact(folder)))
+        except UsageError as error:
+            errors.append(error)
+    if errors and (on_damage is None or not found):
+        raise errors[0]
+    for damage in errors:
+        assert on_damage is not None
+        on_damage(damage)
     return found
+
+
+def parent_of(subject: Subject, others: Sequence[Subject]) -> Subject | None:
+    """Return a model's float parent, from ``others`` or from beside it, if it is at hand."""
+    wanted = subject.artifact.parent_sha256
+    if wanted is None or subject.artifact.runtime == "null":
+        return None
+    for other in others:
+        if other.artifact.sha256 == wanted:
+            return other
+    for folder in artifact_folders(subject.folder.parent):
+        with contextlib.suppress(UsageError):
+            artifact = read_artifact(folder)
+            if artifact.sha256 == wanted:
+                return Subject(folder, artifact)
+    return None
 
 
 def run_of(folder: Path) -> RunFolder | None:
@@ -80,9 +110,9 @@ def run_of(folder: Path) -> RunFolder | None:
     return RunFolder(folder.parent.parent) if place.name == "artifacts" else None
 
 
-def data_of(folder: Path) -> str | None:
-    """Return the data set that an artifact's run was trained on, if that is known."""
-    run = run_of(folder)
+def data_of(subject: Subject) -> str | None:
+    """Return the data set that a model's run was trained on, if that is known."""
+    run = run_of(subject.folder)
     if run is None or not run.plan_file.is_file():
         return None
     data: str | None = run.plan().value("train.data")
@@ -114,15 +144,15 @@ def require_same_classes(model: object, names: tuple[str, ...], data_set: DataSe
         )
 
 
-def report_file(folder: Path, threads: int, when: datetime) -> Path:
-    """Return where a report goes: a new file below the artifact's run.
+def report_file(subject: Subject, threads: int, when: datetime) -> Path:
+    """Return where a report goes: a new file below the model's run.
 
-    An artifact that lies outside of any run is not ours to write beside; its reports go to
-    ``runs/<artifact>/bench``.
+    A model that lies outside of any run is not ours to write beside; its reports go to
+    ``runs/<name>/bench``.
     """
-    run = run_of(folder)
-    place = (run.path if run else RUNS / folder.absolute().name) / "bench"
-    stem = f"{folder.absolute().name}-{threads}t-{when:%Y%m%d-%H%M%S}"
+    run = run_of(subject.folder) if subject.made_by is None else None
+    place = (run.path if run else RUNS / subject.name) / "bench"
+    stem = f"{subject.name}-{threads}t-{when:%Y%m%d-%H%M%S}"
     file, number = place / f"{stem}.json", 1
     while file.exists():
         number += 1

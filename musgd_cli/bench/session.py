@@ -1,4 +1,4 @@
-"""Several artifacts measured one after the other, on the same images, each report kept."""
+"""Several models measured in turns, on the same images, each report kept."""
 
 from __future__ import annotations
 
@@ -6,88 +6,246 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
-from musgd_cli.bench.measurement import Progress, calibration_images, measure
-from musgd_cli.bench.selection import data_of, report_file
+from musgd_cli.bench.measurement import (
+    Images,
+    Measurement,
+    Shift,
+    calibration_images,
+    device_of,
+    score,
+    shift,
+)
+from musgd_cli.bench.messages import Accuracy
+from musgd_cli.bench.process import Progress
+from musgd_cli.bench.selection import data_of, parent_of, report_file
+from musgd_cli.bench.subject import Subject
+from musgd_cli.bench.watch import at_rest
 from musgd_cli.data import load
 from musgd_cli.errors import MusgdError, UsageError
-from musgd_cli.hardware import detect
-from musgd_cli.hardware.power import best_meter
-from musgd_cli.records import BenchReport, BenchSettings
-from musgd_cli.runs import read_artifact
+from musgd_cli.hardware import detect, usable_cores
+from musgd_cli.hardware.power import PowerMeter, best_meter, why_none
+from musgd_cli.hardware.thermal import Device
+from musgd_cli.records import BenchReport, BenchSettings, PowerReading
 from musgd_cli.storage import require_writable, write_record
+
+SUSTAINED_REPEATS = 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one artifact: a report and where it is kept, or an error."""
+    """What came of one model at one thread count: a report, or an error."""
 
-    folder: Path
+    subject: Subject
+    threads: int
     report: BenchReport | None = None
     kept: Path | None = None
+    """Where the report lies; ``None`` where it was not to be kept."""
     error: MusgdError | None = None
 
 
+OnProgress = Callable[[Subject, Progress], None]
+MeterFor = Callable[[Device], PowerMeter | None]
+
+
 def measure_all(
-    folders: Sequence[Path],
+    subjects: Sequence[Subject],
     *,
     settings: BenchSettings,
+    threads: Sequence[int] | None = None,
     data: str | None = None,
-    on_progress: Callable[[Path, Progress], None] | None = None,
+    scored: bool = True,
+    frames: int | None = None,
+    sustained: bool = False,
+    meter_for: MeterFor | None = None,
+    keep: bool = True,
+    on_progress: OnProgress = lambda _subject, _progress: None,
 ) -> Iterator[Outcome]:
-    """Measure artifacts in turn; what ails one does not keep the others from being measured.
+    """Measure models in turns; what ails one does not keep the others from being measured.
 
-    None is scored on an image that calibrated any of them: a table compares like with like.
+    Each repeat of each is a fresh process, and they go round: all models once, then all once more,
+    so that a machine that grows slower meets all alike. Accuracy is scored once a model, with every
+    core, for it does not depend on the threads. None is scored on an image that calibrated any of
+    them: a table compares like with like.
 
     Args:
-        folders: Of the artifacts.
-        settings: See :func:`musgd_cli.bench.measurement.measure`.
-        data: Data set; without one, the set that each artifact's run was trained on, if known.
-        on_progress: Called with the artifact's folder as the work goes on.
+        subjects: The models.
+        settings: Seconds of timing, repeats, warm-up and rest.
+        threads: Thread counts, each model at each; 0 takes every core this process may use.
+            Default: that of ``settings``.
+        data: Data set; without one, the set that each model's run was trained on, if known.
+        scored: Whether to score them too.
+        frames: Time so many frames of each, in place of ``settings.duration_s``.
+        sustained: One long process each in place of the repeats, to see how speed lasts.
+        meter_for: Chooses the power meter for work on a device. Default: the best there is.
+        keep: Write each report below its run.
+        on_progress: Called with the model as the work goes on.
+
+    Yields:
+        One outcome a model and thread count, in their order, once all are measured.
 
     Raises:
-        UsageError: An artifact's record or a data set cannot be read.
+        UsageError: A data set cannot be read.
         MusgdError: Reports cannot be written where they belong.
     """
-    exclude = calibration_images([read_artifact(folder) for folder in folders])
-    data_sets = {folder: data or data_of(folder) for folder in folders}
-    for folder, path in data_sets.items():
+    if sustained:
+        settings = settings.model_copy(update={"repeats": SUSTAINED_REPEATS})
+    counts = dict.fromkeys(count or usable_cores() for count in threads or (settings.threads,))
+    exclude = calibration_images([subject.artifact for subject in subjects])
+    data_sets = [data or data_of(subject) for subject in subjects]
+    for subject, path in zip(subjects, data_sets, strict=True):
         if path is not None:
-            _check_data(path, folder if data is None else None)
-        require_writable(report_file(folder, 0, datetime.now()).parent)
-    host, meter = detect(), best_meter()
-    for folder in folders:
-        try:
-            report = measure(
-                folder,
-                settings=settings,
-                host=host,
-                data=data_sets[folder],
-                exclude=exclude,
-                meter=meter,
-                on_progress=_bound(on_progress, folder),
-            )
-        except MusgdError as error:
-            yield Outcome(folder, error=error)
+            _check_data(path, subject if data is None else None)
+        if keep:
+            require_writable(report_file(subject, 0, datetime.now()).parent)
+    host = detect()
+    meters = _Meters(meter_for or (lambda device: best_meter(device=device)), settings.idle_s)
+    jobs: list[_Job] = []
+    for subject, path in zip(subjects, data_sets, strict=True):
+        meter = meters.of(device_of(subject.artifact.runtime), _bound(on_progress, subject))
+        with _Blame() as blame:
+            images = Images.of(subject, path, exclude)
+        for count in counts:
+            job = _Job(subject, count, error=blame.error)
+            jobs.append(job)
+            if blame.error is None:
+                job.measurement = Measurement(
+                    subject,
+                    images,
+                    threads=count,
+                    settings=settings,
+                    frames=frames,
+                    meter=meter,
+                    sustained=sustained,
+                )
+    for _ in range(settings.repeats):
+        for job in jobs:
+            job.repeat(_bound(on_progress, job.subject))
+    scorer = _Scorer(subjects, on_progress) if scored else None
+    for job in jobs:
+        if job.measurement is None:
+            yield Outcome(job.subject, job.threads, error=job.error)
             continue
-        kept = report_file(folder, report.threads, datetime.now())
-        write_record(kept, report)
-        yield Outcome(folder, report=report, kept=kept)
+        accuracy: Accuracy | str = "not asked for"
+        parent: Shift | None = None
+        with _Blame() as blame:
+            if scorer is not None:
+                accuracy = scorer.accuracy(job.subject, job.measurement.images)
+                parent = scorer.shift(job.subject, job.measurement.images)
+        if blame.error is not None:
+            accuracy = blame.error.what
+        device = device_of(job.subject.artifact.runtime)
+        report = job.measurement.report(
+            host,
+            idle=meters.at_rest(device),
+            accuracy=accuracy,
+            parent=parent,
+            why_no_power=why_none(device=device),
+        )
+        kept = None
+        if keep:
+            kept = report_file(job.subject, job.threads, datetime.now())
+            write_record(kept, report)
+        yield Outcome(job.subject, job.threads, report=report, kept=kept, error=blame.error)
 
 
-def _bound(
-    on_progress: Callable[[Path, Progress], None] | None, folder: Path
-) -> Callable[[Progress], None] | None:
-    return None if on_progress is None else lambda progress: on_progress(folder, progress)
+@dataclass
+class _Job:
+    """One model at one thread count."""
+
+    subject: Subject
+    threads: int
+    measurement: Measurement | None = None
+    """``None`` once something ailed it."""
+    error: MusgdError | None = None
+
+    def repeat(self, on_progress: Callable[[Progress], None]) -> None:
+        if self.measurement is None:
+            return
+        with _Blame() as blame:
+            self.measurement.repeat(on_progress)
+        if blame.error is not None:
+            self.measurement, self.error = None, blame.error
 
 
-def _check_data(path: str, of_run: Path | None) -> None:
+class _Blame:
+    """Keeps a foreseen failure to one model."""
+
+    error: MusgdError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        self.error = error if isinstance(error, MusgdError) else None
+        return self.error is not None
+
+
+class _Meters:
+    """One meter a device, and what it read at rest before any work."""
+
+    def __init__(self, choose: MeterFor, idle_s: float) -> None:
+        self._choose = choose
+        self._idle_s = idle_s
+        self._meters: dict[Device, PowerMeter | None] = {}
+        self._idle: dict[Device, PowerReading | None] = {}
+
+    def of(self, device: Device, on_progress: Callable[[Progress], None]) -> PowerMeter | None:
+        if device not in self._meters:
+            meter = self._meters[device] = self._choose(device)
+            if meter is not None and self._idle_s:
+                on_progress(Progress("idle"))
+                self._idle[device] = at_rest(meter, self._idle_s)
+        return self._meters[device]
+
+    def at_rest(self, device: Device) -> PowerReading | None:
+        return self._idle.get(device)
+
+
+class _Scorer:
+    """Scores each model once, whatever the threads and however many targets share its file."""
+
+    def __init__(self, subjects: Sequence[Subject], on_progress: OnProgress) -> None:
+        self._subjects = subjects
+        self._on_progress = on_progress
+        self._known: dict[tuple[object, ...], Accuracy | str] = {}
+
+    def accuracy(self, subject: Subject, images: Images) -> Accuracy | str:
+        artifact = subject.artifact
+        key = (artifact.sha256, artifact.runtime, artifact.precision, images)
+        if key not in self._known:
+            self._known[key] = score(
+                subject,
+                images,
+                threads=usable_cores(),
+                on_progress=_bound(self._on_progress, subject),
+            )
+        return self._known[key]
+
+    def shift(self, subject: Subject, images: Images) -> Shift | None:
+        """Hold a model's scores against its float parent's; ``None`` where that is not at hand."""
+        parent = parent_of(subject, self._subjects)
+        model = self.accuracy(subject, images)
+        if parent is None or isinstance(model, str):
+            return None
+        with _Blame():  # a parent that does not run here ails its child in this figure alone
+            theirs = self.accuracy(parent, images)
+            return None if isinstance(theirs, str) else shift(theirs, model)
+        return None
+
+
+def _bound(on_progress: OnProgress, subject: Subject) -> Callable[[Progress], None]:
+    return lambda progress: on_progress(subject, progress)
+
+
+def _check_data(path: str, of_run: Subject | None) -> None:
     try:
         load(path)
     except UsageError as error:
         if of_run is None:
             raise
         raise UsageError(
-            f"{of_run} was trained on a data set that is not here: {error.what}",
+            f"{of_run.path} was trained on a data set that is not here: {error.what}",
             "give the data set with --data",
         ) from error

@@ -1,6 +1,6 @@
-"""The process that measures one artifact: ``python -m musgd_cli.bench.worker``.
+"""The process that measures one model: ``python -m musgd_cli.bench.worker``.
 
-It is fresh, so that load time and peak memory are the artifact's own, and so that a runtime that
+It is fresh, so that load time and peak memory are the model's own, and so that a runtime that
 crashes takes nothing with it. It never imports torch. See :mod:`musgd_cli.bench.messages` for what
 goes in and out.
 """
@@ -10,25 +10,36 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from musgd_cli.bench.messages import Event, Failure, Measurement, Phase, ScoreMessage, Task
+from pydantic import TypeAdapter
+
+from musgd_cli.bench.messages import (
+    Accuracy,
+    Event,
+    Failure,
+    Recall,
+    ScoringTask,
+    Timing,
+    TimingTask,
+)
 from musgd_cli.errors import MusgdError
-from musgd_cli.runs import read_artifact
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from musgd_cli.records import Artifact
-    from musgd_cli.runtime.engine import Engine
+    from musgd_cli.bench.accuracy import SizeRecall
 
 FRAMES_MB = 64
 """Frames kept in memory; of large images fewer are timed."""
+
+DIGITS = 4
+"""Of a millisecond: a tenth of a microsecond is below what the clock tells."""
 
 Send = Callable[[Event], None]
 
@@ -43,9 +54,15 @@ def main() -> int:
         channel.write(event.model_dump_json(exclude_defaults=True) + "\n")
         channel.flush()
 
-    task = Task.model_validate_json(sys.stdin.readline())
+    tasks: TypeAdapter[TimingTask | ScoringTask] = TypeAdapter(TimingTask | ScoringTask)
+    # A record that a newer musgd wrote has been read and warned of already; its fields are kept.
+    task = tasks.validate_json(sys.stdin.readline(), context={"written_by_newer": True})
+    result: Timing | Accuracy
     try:
-        measurement = measure(task, send, wait=sys.stdin.readline)
+        if isinstance(task, TimingTask):
+            result = time_frames(task, send, wait=sys.stdin.readline)
+        else:
+            result = score(task, send)
     except MusgdError as error:
         failure = Failure(what=error.what, mend=error.mend, exit_code=error.exit_code)
         send(Event(kind="failed", failure=failure))
@@ -53,12 +70,12 @@ def main() -> int:
     strangers = {"torch", "torchvision", "ultralytics"} & sys.modules.keys()
     if strangers:
         raise AssertionError(f"the bench's worker imported {', '.join(sorted(strangers))}")
-    send(Event(kind="measured", measurement=measurement))
+    send(Event(kind="done", result=result))
     return 0
 
 
-def measure(task: Task, send: Send, wait: Callable[[], object]) -> Measurement:
-    """Load, warm up, time and score one artifact.
+def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Timing:
+    """Load, warm up and time a model.
 
     Args:
         task: What to measure.
@@ -66,23 +83,19 @@ def measure(task: Task, send: Send, wait: Callable[[], object]) -> Measurement:
         wait: Blocks until the timing may begin.
 
     Raises:
-        MusgdError: The artifact, an image or a label file is damaged.
+        MusgdError: The model or an image is damaged.
         UnsupportedError: A runtime or OpenCV is missing.
     """
     from musgd_cli.bench.clock import FrameLoop, warm_up
     from musgd_cli.data.images import opencv
     from musgd_cli.runtime import check_files, engine_class
 
-    def progress(phase: Phase, done: int = 0, total: int = 0) -> None:
-        send(Event(kind="progress", phase=phase, done=done, total=total))
-
-    progress("load")
-    folder = Path(task.folder)
-    artifact = read_artifact(folder)
+    send(Event(kind="progress", phase="load"))
     cv2 = opencv()
     cv2.setNumThreads(task.threads)
     from musgd_cli.runtime.detector import Detector
 
+    folder, artifact = Path(task.folder), task.artifact
     check_files(folder, artifact)
     open_engine = engine_class(artifact.runtime)
     begin = perf_counter_ns()
@@ -91,40 +104,31 @@ def measure(task: Task, send: Send, wait: Callable[[], object]) -> Measurement:
 
     loop = FrameLoop(Detector(engine, artifact), _frames(task.frames, artifact.imgsz))
     first_inference_ms = loop.once()
-    progress("warm-up")
+    send(Event(kind="progress", phase="warm-up"))
     warm = warm_up(loop.once, task.warmup_s)
     send(Event(kind="ready"))
     wait()
-    times = loop.run(task.duration_s)
+    began = time.time()
+    times = loop.run(task.duration_s, task.least_frames)
     send(Event(kind="timed"))
     peak_memory_mb = _peak_memory_mb()
-
-    score = None
-    if task.data is not None and task.scored:
-        progress("scoring", 0, len(task.scored))
-        score = _score(
-            engine,
-            artifact,
-            task.data,
-            task.scored,
-            lambda done: progress("scoring", done, len(task.scored)),
-        )
     engine.close()
     import numpy
 
-    return Measurement(
+    return Timing(
+        began=began,
         load_ms=load_ms,
         first_inference_ms=first_inference_ms,
         warmup=warm.n,
         warmup_s=warm.seconds,
         steady=warm.steady,
-        infer_ms=tuple(round(sample, 4) for sample in times.infer_ms),
-        fps=times.fps,
-        fps_end_to_end=times.fps_end_to_end,
-        pre_ms=median(times.pre_ms),
-        post_ms=median(times.post_ms),
+        pre_ms=_rounded(times.pre_ms),
+        infer_ms=_rounded(times.infer_ms),
+        post_ms=_rounded(times.post_ms),
         harness_ms=times.harness_ms,
         seconds=times.seconds,
+        cpu_s=times.cpu_s,
+        pace=times.pace,
         peak_memory_mb=peak_memory_mb,
         runtime_version=engine.version,
         engine=dict(engine.settings),
@@ -133,8 +137,11 @@ def measure(task: Task, send: Send, wait: Callable[[], object]) -> Measurement:
             "numpy": numpy.__version__,
             "opencv": cv2.__version__,
         },
-        score=score,
     )
+
+
+def _rounded(samples_ms: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(sample, DIGITS) for sample in samples_ms)
 
 
 def _frames(paths: Sequence[str], imgsz: int) -> list[NDArray[np.uint8]]:
@@ -153,29 +160,47 @@ def _frames(paths: Sequence[str], imgsz: int) -> list[NDArray[np.uint8]]:
     return frames
 
 
-def _score(
-    engine: Engine,
-    artifact: Artifact,
-    data: str,
-    images: Sequence[str],
-    on_image: Callable[[int], None],
-) -> ScoreMessage:
+def score(task: ScoringTask, send: Send) -> Accuracy:
+    """Run a model over labelled images and score it.
+
+    Raises:
+        MusgdError: The model, an image or a label file is damaged.
+        UnsupportedError: A runtime or OpenCV is missing.
+    """
     from musgd_cli.bench import accuracy
+    from musgd_cli.bench.pairs import CONFIDENCE
     from musgd_cli.bench.scoring import detections
     from musgd_cli.data import load
+    from musgd_cli.data.images import opencv
+    from musgd_cli.runtime import open_engine
 
-    matched = []
-    for found, objects in detections(engine, artifact, load(data), map(Path, images)):
+    send(Event(kind="progress", phase="load"))
+    opencv().setNumThreads(task.threads)
+    folder, names = Path(task.folder), task.artifact.names
+    engine = open_engine(folder, task.artifact, task.threads)
+    matched, boxes = [], []
+    images = map(Path, task.images)
+    for found, objects in detections(engine, task.artifact, load(task.data), images):
         matched.append(accuracy.match(found, objects))
-        on_image(len(matched))
-    score = accuracy.score(matched)
-    return ScoreMessage(
-        map50_95=score.map50_95,
-        map50=score.map50,
-        recall_small=score.recall_small,
-        ap50_95={artifact.names[class_id]: ap for class_id, ap in score.ap50_95.items()},
-        n_small=score.n_small,
+        boxes.append(tuple(map(tuple, found[found[:, 4] > CONFIDENCE].tolist())))
+        progress = Event(kind="progress", phase="scoring", done=len(boxes), total=len(task.images))
+        send(progress)
+    engine.close()
+    result = accuracy.score(matched)
+    return Accuracy(
+        map50_95=result.map50_95,
+        map50=result.map50,
+        small=_recall(result.small),
+        medium=_recall(result.medium),
+        large=_recall(result.large),
+        ap50_95={names[class_id]: ap for class_id, ap in result.ap50_95.items()},
+        ap50={names[class_id]: ap for class_id, ap in result.ap50.items()},
+        boxes=tuple(boxes),
     )
+
+
+def _recall(size: SizeRecall) -> Recall:
+    return Recall(n=size.n, share=size.share)
 
 
 def _peak_memory_mb() -> float | None:

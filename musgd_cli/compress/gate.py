@@ -13,7 +13,7 @@ was .99995 (measured).
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musgd_cli.bench import accuracy
+from musgd_cli.bench.pairs import CONFIDENCE, pair_boxes
 from musgd_cli.bench.scoring import detections
 from musgd_cli.bench.selection import require_same_classes
 from musgd_cli.data.dataset import DataSet
@@ -35,11 +36,6 @@ MOST_IMAGES = 500
 
 DRAWS = 500
 """Bootstrap draws of images with repetition."""
-
-CONFIDENCE = 0.25
-"""Lowest score of a box that is matched: what a detector shows."""
-
-MATCH_IOU = 0.5
 
 LEAST_IMAGES = 10
 """Of fewer the bootstrap knows nothing: whatever they show, they are too few to tell."""
@@ -152,7 +148,7 @@ class Scorer:
             least_matched: Least share of boxes in common, either way; ``None``: not judged.
         """
         ours, theirs = model.score, parent.score
-        matches = _Matches.of(parent.boxes, model.boxes)
+        matches = pair_boxes(parent.boxes, model.boxes)
         drop = interval = None
         found: list[_Judgement] = []
         if ours.map50_95 is None or theirs.map50_95 is None:
@@ -185,10 +181,10 @@ class Scorer:
             interval=interval,
             map50_95=ours.map50_95,
             map50=ours.map50,
-            recall_small=ours.recall_small,
+            recall_small=ours.small.share,
             parent_map50_95=theirs.map50_95,
             parent_map50=theirs.map50,
-            parent_recall_small=theirs.recall_small,
+            parent_recall_small=theirs.small.share,
             match_recall=_share(matches.n, matches.n_parent),
             match_precision=_share(matches.n, matches.n_model),
             n_boxes=int(matches.n_parent.sum()),
@@ -261,49 +257,3 @@ def _judge_matches(
 
 def _share(n: NDArray[np.int64], of: NDArray[np.int64]) -> float | None:
     return float(n.sum() / of.sum()) if of.sum() else None
-
-
-@dataclass(frozen=True)
-class _Matches:
-    """Boxes of one model paired with those of another, by image."""
-
-    n: NDArray[np.int64]
-    """(images,) pairs."""
-    n_parent: NDArray[np.int64]
-    """(images,) boxes of the parent."""
-    n_model: NDArray[np.int64]
-    """(images,) boxes of the model."""
-    box_px: float | None
-    """Largest difference of a coordinate, original pixels; ``None`` without a pair."""
-    score_difference: float | None
-    """Largest."""
-    confidence_shift: float | None
-    """Mean, model minus parent."""
-
-    @classmethod
-    def of(
-        cls, parent: Sequence[NDArray[np.float32]], model: Sequence[NDArray[np.float32]]
-    ) -> _Matches:
-        """Pair each box with one of its class that it overlaps most, the best score first."""
-        differences, n = [], []
-        for theirs, ours in zip(parent, model, strict=True):
-            iou = accuracy.box_iou(theirs[:, :4], ours[:, :4])
-            iou *= theirs[:, 5, None] == ours[:, 5]
-            found = 0
-            for row in range(len(theirs) if len(ours) else 0):
-                column = int(iou[row].argmax())
-                if iou[row, column] > MATCH_IOU:
-                    iou[:, column] = 0
-                    differences.append(ours[column, :5] - theirs[row, :5])
-                    found += 1
-            n.append(found)
-        pairs = np.array(differences, np.float32).reshape(-1, 5)
-        any_pair = len(pairs) > 0
-        return cls(
-            n=np.array(n),
-            n_parent=np.array([len(boxes) for boxes in parent]),
-            n_model=np.array([len(boxes) for boxes in model]),
-            box_px=float(np.abs(pairs[:, :4]).max()) if any_pair else None,
-            score_difference=float(np.abs(pairs[:, 4]).max()) if any_pair else None,
-            confidence_shift=float(pairs[:, 4].mean()) if any_pair else None,
-        )

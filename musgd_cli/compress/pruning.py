@@ -209,7 +209,7 @@ class _Measured:
         return PruneStage(
             map50_95=score.map50_95,
             map50=score.map50,
-            recall_small=score.recall_small,
+            recall_small=score.small.share,
             macs=self.macs,
             parameters=self.parameters,
             size_mb=self.draft.artifact.size_mb,

@@ -107,15 +107,15 @@ def test_small_means_under_32_square_in_original_pixels() -> None:
     objects = np.float32([[0, 0, 32, 32, 0], [50, 50, 81.9, 82, 0], [100, 100, 110, 110, 1]])
     found = np.float32([[0, 0, 32, 32, 0.9, 0], [50, 50, 82, 82, 0.002, 0]])
     result = score([match(found, objects)])
-    assert result.n_small == 2
-    assert result.recall_small == 0.5
+    assert result.small.n == 2
+    assert result.small.share == 0.5
 
 
 def test_nothing_to_find_is_none_not_zero() -> None:
     empty, stray = np.zeros((0, 5), np.float32), np.float32([[0, 0, 5, 5, 0.3, 2]])
     result = score([match(stray, empty)])
     assert result.map50_95 is None
-    assert result.recall_small is None
+    assert result.small.share is None
     assert score([]).map50 is None
 
 
@@ -123,7 +123,7 @@ def test_nothing_found_is_zero() -> None:
     objects = np.float32([[0, 0, 10, 10, 0]])
     result = score([match(np.zeros((0, 6), np.float32), objects)])
     assert result.map50_95 == 0
-    assert result.recall_small == 0
+    assert result.small.share == 0
 
 
 def test_labels_become_corners() -> None:
@@ -143,7 +143,7 @@ def test_perfect_detections_score_all_that_the_interpolation_gives(image_seeds: 
     if result.n_objects:
         # The curve's last step, from the last recall to the sentinel at 1, is lost: 0.5 of 100.
         assert result.map50_95 == pytest.approx(0.995, abs=1e-9)
-        assert result.recall_small in (None, 1.0)
+        assert result.small.share in (None, 1.0)
 
 
 @given(st.lists(seeds, min_size=2, max_size=6, unique=True), st.randoms(use_true_random=False))
@@ -152,7 +152,7 @@ def test_the_order_of_images_does_not_matter(image_seeds: list[int], random) -> 
     shuffled = random.sample(images, len(images))
     a, b = score(images), score(shuffled)
     assert a.map50_95 == pytest.approx(b.map50_95, abs=1e-12)
-    assert a.recall_small == b.recall_small
+    assert (a.small, a.medium, a.large) == (b.small, b.medium, b.large)
 
 
 @given(st.lists(seeds, min_size=1, max_size=4), st.sampled_from([0.01, 0.5]))

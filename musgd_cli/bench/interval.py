@@ -1,0 +1,52 @@
+"""How far off another run would be, told from repeats in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import stdev
+
+FEWEST_REPEATS = 3
+"""Two have a spread too, but one that says next to nothing: t is 12.7 for them."""
+
+STABLE_WIDTH = 0.10
+"""Of the median: a wider interval is called unstable."""
+
+# Student's t, two-sided 95 %, for 2, 3, … degrees of freedom; beyond the table its limit for many
+# is near enough.
+_T95 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+_T95_MANY = 2.1
+
+
+def t95(degrees: int) -> float:
+    """Return the two-sided 95 % point of Student's t for 2 or more degrees of freedom."""
+    return _T95[degrees - 2] if degrees - 2 < len(_T95) else _T95_MANY
+
+
+def expected_p50(p50_ms: float, repeats_ms: Sequence[float]) -> tuple[float, float] | None:
+    """Return where the p50 of another such run is expected, 19 times of 20.
+
+    A prediction interval: the other run consists of as many repeats, whose medians spread as these
+    do, so that the difference of the two has twice the variance of one (Hahn and Meeker,
+    Statistical Intervals, 4.8). A single process tells too little: its frames follow each other,
+    and what moves them all, where its memory came to lie and how busy the machine is, does not show
+    in them.
+
+    Args:
+        p50_ms: Of all samples.
+        repeats_ms: The median of each repeat.
+
+    Returns:
+        ``None`` with fewer than :data:`FEWEST_REPEATS`.
+    """
+    n = len(repeats_ms)
+    if n < FEWEST_REPEATS:
+        return None
+    half = t95(n - 1) * stdev(repeats_ms) * sqrt(2 / n)
+    return p50_ms - half, p50_ms + half
+
+
+def is_stable(p50_ms: float, interval_ms: tuple[float, float]) -> bool:
+    """Tell whether an interval is at most :data:`STABLE_WIDTH` of the median wide."""
+    low, high = interval_ms
+    return high - low <= STABLE_WIDTH * p50_ms

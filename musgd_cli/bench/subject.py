@@ -1,0 +1,31 @@
+"""What is measured: a model, and where its files lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from musgd_cli.records import Artifact
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure."""
+
+    folder: Path
+    """Where its files lie now; ``artifact.path`` is where it was written."""
+    artifact: Artifact
+    made_by: str | None = None
+    """Who made it, as its metadata says; ``None``: musgd."""
+
+    @property
+    def path(self) -> Path:
+        """What to call it by: its folder, or its file where others may lie beside it."""
+        if self.made_by is None:
+            return self.folder
+        return self.folder / self.artifact.files[0]
+
+    @property
+    def name(self) -> str:
+        """A name for what is made of it."""
+        return self.path.absolute().stem if self.made_by else self.folder.absolute().name
