@@ -879,8 +879,6 @@ class BenchReport(Record):
     """Of the model's files."""
     made_by: str | None = None
     """Who made a model that musgd did not export, as its metadata says; ``None``: musgd."""
-    names: tuple[str, ...] = ()
-    """The model's classes in its order; empty in reports of before they were kept."""
     started: str | None = None
     """When the measurement began, ISO 8601 in UTC."""
     engine: Mapping[str, str] = Field(default_factory=dict)

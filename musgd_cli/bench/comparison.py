@@ -1,0 +1,362 @@
+"""A report beside an earlier one of the same kind of artifact, on the same machine.
+
+What is compared must differ in one thing, the artifact or its software. So another machine, another
+list of classes and another image size are refused. What sways a figure less, the governor or the
+length of the run, is compared and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, floor, log, sqrt
+from pathlib import Path
+from statistics import fmean, variance
+
+from musgd_cli.bench.figures import FIGURES, Figure, find
+from musgd_cli.bench.interval import FEWEST_REPEATS, t95
+from musgd_cli.errors import UsageError
+from musgd_cli.records import BenchReport, BenchReports, Change, Comparison, Difference, Host
+from musgd_cli.storage import read_json, read_record
+
+RAM_TOLERANCE = 0.05
+"""Kernels of one board keep more or less memory to themselves."""
+
+CLOCK_TOLERANCE = 0.05
+"""Clocks that differ by more are told."""
+
+LENGTH_TOLERANCE = 0.2
+"""A slow model's fewest frames take longer than was asked for."""
+
+BUSY_CORES = 0.1
+"""CPU seconds a second of all else on the machine; with more it is told."""
+
+
+def read_baseline(path: Path) -> tuple[BenchReport, ...]:
+    """Read one report, or what ``musgd bench --json`` printed.
+
+    Raises:
+        UsageError: The file is missing or holds neither.
+    """
+    data = read_json(path)
+    if isinstance(data, dict) and "reports" in data:
+        reports = read_record(path, BenchReports).reports
+        if not reports:
+            raise UsageError(f"{path} holds no report", "musgd bench --json > baseline.json")
+        return reports
+    return (read_record(path, BenchReport),)
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+def require_same_machine(host: Host, baseline: Sequence[BenchReport]) -> None:
+    """Refuse a baseline that holds no report of this machine.
+
+    Raises:
+        UsageError: It says what differs.
+    """
+    differences = [_machine_differences(host, report.host) for report in baseline]
+    if all(differences):
+        fewest = sorted(differences, key=len)[0]
+        raise UsageError(
+            f"the baseline is of another machine: {', '.join(fewest)}",
+            "measure the baseline here: musgd bench --json > baseline.json",
+        )
+
+
+def _machine_differences(here: Host, there: Host) -> list[str]:
+    told = [
+        (name, getattr(here, name), getattr(there, name))
+        for name in ("board", "cpu", "cores", "gpu", "arch")
+    ]
+    differences = [
+        f"{name} {mine} here, {theirs} in the baseline"
+        for name, mine, theirs in told
+        if mine != theirs
+    ]
+    if not _near(here.ram_mb, there.ram_mb, RAM_TOLERANCE):
+        differences.append(f"RAM {here.ram_mb} MB here, {there.ram_mb} MB in the baseline")
+    if bool(here.emulated) != bool(there.emulated):
+        differences.append(f"{'emulated' if here.emulated else 'real'} here, not in the baseline")
+    return differences
+
+
+def _near(a: float | None, b: float | None, tolerance: float) -> bool:
+    if a is None or b is None:
+        return a is b
+    return abs(a - b) <= tolerance * max(a, b)
+
+
+_KEYS = ("runtime", "precision", "imgsz", "threads", "target")
+
+
+def _key(report: BenchReport) -> tuple[object, ...]:
+    return tuple(getattr(report, name) for name in _KEYS)
+
+
+def _counterpart(report: BenchReport, baseline: Sequence[BenchReport]) -> BenchReport | None:
+    """Find the report to compare with: of several the same file's, then the latest."""
+    alike = [other for other in baseline if _key(other) == _key(report)]
+    return max(
+        alike,
+        key=lambda other: (other.artifact_sha256 == report.artifact_sha256, other.started or ""),
+        default=None,
+    )
+
+
+def _require_same_classes(report: BenchReport, other: BenchReport) -> None:
+    # A report without names is older; classes that have objects are in its accuracy.
+    if report.names and other.names:
+        same = report.names == other.names
+    else:
+        same = _other_images(report, other) is not None or set(report.ap50) == set(other.ap50)
+    if not same:
+        mine, theirs = (
+            f"{len(names)} classes ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+            for names in (_names(report), _names(other))
+        )
+        raise UsageError(
+            f"the baseline is of another model: {mine} here, {theirs} in the baseline",
+            f"give a baseline of the model in {report.artifact}",
+        )
+
+
+def _names(report: BenchReport) -> tuple[str, ...]:
+    return report.names or tuple(report.ap50)
+
+
+# ------------------------------------------------------------------------------------ comparison
+
+
+def compare(
+    reports: Sequence[BenchReport], baseline: Sequence[BenchReport]
+) -> tuple[Comparison, ...]:
+    """Compare each report with the baseline's of its runtime, precision, size, threads and target.
+
+    Returns:
+        One a report, in their order; one without a counterpart says so.
+
+    Raises:
+        UsageError: The baseline is of another machine or another model, or none of the reports has
+            a counterpart in it.
+    """
+    for report in reports:
+        require_same_machine(report.host, baseline)
+    here = [b for b in baseline if not _machine_differences(reports[0].host, b.host)]
+    pairs = [(report, _counterpart(report, here)) for report in reports]
+    if not any(other for _, other in pairs):
+        raise _nothing_alike(reports[0], here)
+    for report, other in pairs:
+        if other is not None:
+            _require_same_classes(report, other)
+    return tuple(_compare(report, other) for report, other in pairs)
+
+
+def _nothing_alike(report: BenchReport, baseline: Sequence[BenchReport]) -> UsageError:
+    def differing(other: BenchReport) -> list[str]:
+        return [name for name in _KEYS if getattr(other, name) != getattr(report, name)]
+
+    nearest = min(baseline, key=lambda other: len(differing(other)))
+    told = ", ".join(
+        f"{name} {getattr(report, name)} here, {getattr(nearest, name)} in the baseline"
+        for name in differing(nearest)
+    )
+    return UsageError(
+        f"the baseline is of another model or setting: {told}",
+        "bench the same artifacts with the same --threads as the baseline",
+    )
+
+
+def _compare(report: BenchReport, other: BenchReport | None) -> Comparison:
+    if other is None:
+        key = ", ".join(f"{name} {value}" for name, value in zip(_KEYS, _key(report), strict=True))
+        return Comparison(
+            artifact=report.artifact,
+            threads=report.threads,
+            baseline_artifact=None,
+            not_compared={"everything": f"the baseline has no report of {key}"},
+        )
+    why_not = {
+        kind: why
+        for kind, why in (
+            ("time", _other_speed(report)),
+            ("accuracy", _other_images(report, other)),
+            ("power", _other_meter(report, other)),
+        )
+        if why is not None
+    }
+    compared = [figure for figure in _figures(report, other) if figure.kind not in why_not]
+    return Comparison(
+        artifact=report.artifact,
+        threads=report.threads,
+        baseline_artifact=other.artifact,
+        baseline_started=other.started,
+        changes=tuple(_changes(compared, report, other)),
+        not_compared=why_not,
+        notes=tuple(_notes(report, other)),
+    )
+
+
+def _figures(report: BenchReport, other: BenchReport) -> Iterator[Figure]:
+    yield from FIGURES.values()
+    for mean in ("ap50_95", "ap50"):
+        classes = getattr(other, mean)
+        yield from (find(f"{mean}.{name}") for name in getattr(report, mean) if name in classes)
+
+
+def _changes(
+    figures: Sequence[Figure], report: BenchReport, other: BenchReport
+) -> Iterator[Change]:
+    for figure in figures:
+        here, there = figure.of(report), figure.of(other)
+        if here is None or there is None:
+            continue
+        ratio = here / there if there > 0 else None
+        interval = ratio_interval(figure.by_repeat(report), figure.by_repeat(other))
+        if interval is not None and ratio is not None:
+            # The figure is of all samples, the interval of the repeats' figures.
+            interval = min(interval[0], ratio), max(interval[1], ratio)
+        difference, why = _judge(figure, report, other, interval)
+        yield Change(
+            figure=figure.name,
+            here=here,
+            baseline=there,
+            ratio=ratio,
+            interval=interval,
+            difference=difference,
+            why=why,
+        )
+
+
+def _judge(
+    figure: Figure,
+    report: BenchReport,
+    other: BenchReport,
+    interval: tuple[float, float] | None,
+) -> tuple[Difference, str | None]:
+    if interval is not None:
+        low, high = interval
+        if low <= 1 <= high:
+            return "no difference shown", None
+        return ("faster" if (low > 1) == figure.higher_is_better else "slower"), None
+    if figure.kind == "time" and min(len(report.repeats), len(other.repeats)) < FEWEST_REPEATS:
+        return "cannot be told", f"fewer than {FEWEST_REPEATS} repeats"
+    return "cannot be told", "measured once in each report"
+
+
+def ratio_interval(here: Sequence[float], baseline: Sequence[float]) -> tuple[float, float] | None:
+    """Return where the ratio of two figures lies, 19 times of 20.
+
+    Welch's interval of the difference of the means of the logarithms (B. L. Welch, The
+    generalization of Student's problem, Biometrika 34, 1947), his degrees of freedom rounded down.
+    A repeat is a process, as Kalibera and Jones have it (Rigorous benchmarking in reasonable time,
+    ISMM 2013): frames of one process follow each other and are no independent samples. What
+    changed on the machine between the two runs is not in it.
+
+    Args:
+        here: The figure of each repeat, above 0.
+        baseline: Likewise.
+
+    Returns:
+        ``None`` where either has fewer than :data:`FEWEST_REPEATS`.
+    """
+    if min(len(here), len(baseline)) < FEWEST_REPEATS or min(*here, *baseline) <= 0:
+        return None
+    logs = [[log(value) for value in values] for values in (here, baseline)]
+    middle = fmean(logs[0]) - fmean(logs[1])
+    of_means = [variance(values) / len(values) for values in logs]
+    if not any(of_means):
+        return exp(middle), exp(middle)
+    freedom = sum(of_means) ** 2 / sum(
+        v**2 / (len(values) - 1) for v, values in zip(of_means, logs, strict=True)
+    )
+    half = t95(floor(freedom + 1e-9)) * sqrt(sum(of_means))
+    return exp(middle - half), exp(middle + half)
+
+
+# ----------------------------------------------------------------------------- what was different
+
+
+def _other_speed(report: BenchReport) -> str | None:
+    return "an emulator's speed is not the board's" if report.host.emulated else None
+
+
+def _other_images(report: BenchReport, other: BenchReport) -> str | None:
+    """Say why accuracies are not of the same images; a set may have moved to another folder."""
+    if report.map50_95 is None or other.map50_95 is None:
+        return "not measured in both"
+    mine, theirs = (
+        f"{r.data and Path(r.data).name} {r.split}, {r.n_images} images" for r in (report, other)
+    )
+    if mine != theirs:
+        return f"scored on {mine} here, on {theirs} in the baseline"
+    counts = [(r.n_excluded, r.n_small, r.n_medium, r.n_large) for r in (report, other)]
+    if counts[0] != counts[1]:
+        return f"{mine}, but not the same ones as in the baseline"
+    return None
+
+
+def _other_meter(report: BenchReport, other: BenchReport) -> str | None:
+    if report.power_w is None or other.power_w is None:
+        return "not measured in both"
+    mine, theirs = (
+        f"{r.power_kind} by {r.power_source} ({r.power_scope})" for r in (report, other)
+    )
+    return f"{mine} here, {theirs} in the baseline" if mine != theirs else None
+
+
+@dataclass(frozen=True)
+class _Condition:
+    name: str
+    read: Callable[[BenchReport], object]
+
+
+_CONDITIONS = (
+    _Condition("engine version", lambda r: r.runtime_version),
+    _Condition("musgd", lambda r: r.versions.get("musgd")),
+    _Condition("NumPy", lambda r: r.versions.get("numpy")),
+    _Condition("OpenCV", lambda r: r.versions.get("opencv")),
+    _Condition("Python", lambda r: r.host.python),
+    _Condition("OS", lambda r: r.host.os),
+    _Condition("kernel", lambda r: r.host.kernel),
+    _Condition("container", lambda r: r.host.container),
+    _Condition("governor", lambda r: r.governor),
+    _Condition("power mode", lambda r: r.power_mode),
+    _Condition("made by", lambda r: r.made_by or "musgd"),
+    _Condition("repeats", lambda r: len(r.repeats)),
+    _Condition("images timed", lambda r: r.n_frames),
+)
+
+
+def _notes(report: BenchReport, other: BenchReport) -> Iterator[str]:
+    if report.artifact_sha256 != other.artifact_sha256:
+        parent = (report.parent_sha256, other.parent_sha256)
+        origin = "the same" if parent[0] is not None and parent[0] == parent[1] else "another"
+        yield f"the model file differs, built from {origin} parent"
+    for condition in _CONDITIONS:
+        mine, theirs = condition.read(report), condition.read(other)
+        if mine != theirs:
+            yield f"{condition.name}: {mine or 'unknown'} here, {theirs or 'unknown'} then"
+    if not _near(report.seconds, other.seconds, LENGTH_TOLERANCE):
+        yield f"timed for {report.seconds or 0:.1f} s here, {other.seconds or 0:.1f} s then"
+    engines = report.engine.keys() | other.engine.keys()
+    for key in sorted(engines):
+        mine, theirs = report.engine.get(key), other.engine.get(key)
+        if mine != theirs:
+            yield f"{report.runtime} {key}: {mine or 'unset'} here, {theirs or 'unset'} then"
+    if (
+        report.cpu_mhz
+        and other.cpu_mhz
+        and not _near(report.cpu_mhz, other.cpu_mhz, CLOCK_TOLERANCE)
+    ):
+        yield f"CPU clock: {report.cpu_mhz:.0f} MHz here, {other.cpu_mhz:.0f} MHz then"
+    for name, one in (("here", report), ("then", other)):
+        if one.throttled:
+            yield f"the processor was throttled {name}"
+        if one.stable is False:
+            yield f"the p50 was unstable {name}"
+        if not one.steady:
+            yield f"latency had not settled before it was timed {name}"
+        if (one.cores_used_by_others or 0) > BUSY_CORES:
+            yield f"other programs used {one.cores_used_by_others:.1f} cores {name}"
