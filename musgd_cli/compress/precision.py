@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from musgd_cli.records import Precision
-
-INT8_SHARE = 0.80
-"""Least share of the convolutions' MACs that makes a model ``int8``, not ``mixed-int8``."""
+from musgd_cli.records import INT8_SHARE, Precision
 
 
 @dataclass(frozen=True)

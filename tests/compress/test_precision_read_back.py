@@ -9,8 +9,9 @@ from hypothesis import given as cases
 from hypothesis import strategies as st
 
 from musgd_cli.compress import onnx_graph, openvino
-from musgd_cli.compress.precision import INT8_SHARE, built
+from musgd_cli.compress.precision import built
 from musgd_cli.errors import MusgdError
+from musgd_cli.records import INT8_SHARE
 
 
 @cases(st.floats(0, 1e9), st.floats(0, 1e9))
