@@ -1,0 +1,130 @@
+"""What is said of a bench's reports, wherever it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from musgd_cli.records import BenchReport, Host
+
+NOT_MEASURED = "not measured here"
+
+EMULATED = "emulated"
+"""Stands where a speed would: an emulator's says nothing of the board it plays."""
+
+RUNTIME_NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "ncnn": "ncnn",
+    "litert": "LiteRT",
+    "tensorrt": "TensorRT",
+    "null": "no model",
+}
+
+_BUSY_CORES = 0.25
+"""What else ran on the machine is worth a word from here on."""
+
+
+def runtime_name(report: BenchReport) -> str:
+    """Return a runtime's name as its makers spell it."""
+    return RUNTIME_NAMES.get(report.runtime, report.runtime)
+
+
+def three_digits(value: float) -> str:
+    """Return a figure of speed with the digits that a measurement is good for."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def share(value: float) -> str:
+    """Return a figure between 0 and 1, such as mAP."""
+    return f"{value:.3f}"
+
+
+def count(n: int, thing: str) -> str:
+    """Return a number and its noun, in the plural where it needs one."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def machine_in_words(host: Host) -> str:
+    """Return the processor, cores, system and container of a machine, as far as they are known."""
+    container = host.container if host.container not in (None, "none") else None
+    facts = (host.cpu or host.model, host.cores and count(host.cores, "core"), host.os, container)
+    return ", ".join(str(fact) for fact in facts if fact)
+
+
+# ------------------------------------------------------------------------------ how it came about
+
+
+def about_accuracy(report: BenchReport) -> str:
+    """Say on which images accuracy was scored, or why it was not."""
+    if report.data is None:
+        return f"{NOT_MEASURED}: no data set; give one with --data"
+    name = f"{PurePath(report.data).name}, {report.split}"
+    if not report.n_images:
+        return f"{NOT_MEASURED}: every image of {name} calibrated a model"
+    left_out = f", {report.n_excluded} left out that calibrated a model"
+    return f"{name}: {count(report.n_images, 'image')}{left_out if report.n_excluded else ''}"
+
+
+def about_power(report: BenchReport) -> str:
+    """Say which meter gave the figures of power and how, or why there is none."""
+    if report.power_w is None:
+        return f"{NOT_MEASURED}: {report.power_note or 'no meter gave a figure'}"
+    rate = "" if report.power_hz is None else f", {report.power_hz:.3g} samples a second"
+    scope = f", of the whole {report.power_scope}" if report.power_scope else ""
+    return f"{report.power_kind} by {report.power_source}{scope}{rate}"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What must be known before a report's figures are quoted."""
+
+    flag: str
+    """A word or two beside the row."""
+    text: str
+    """A clause that follows the report's name."""
+
+
+def remarks(report: BenchReport) -> tuple[Remark, ...]:
+    """Return what could mislead in a report, gravest first."""
+    return tuple(_remarks(report))
+
+
+def _remarks(report: BenchReport) -> Iterator[Remark]:
+    if report.host.emulated:
+        yield Remark(
+            EMULATED,
+            "measured on an emulated machine: no speed is shown, for it would not be the board's",
+        )
+    if report.gate == "failed":
+        yield Remark("gate failed", "failed the gate against its float parent when it was exported")
+    if report.gate == "inconclusive":
+        yield Remark(
+            "gate unclear",
+            "it was unclear whether it passes the gate against its float parent when it was "
+            "exported",
+        )
+    if report.throttled:
+        yield Remark("throttled", "the processor was throttled during the run")
+    if not report.steady:
+        yield Remark(
+            "not settled",
+            f"latency had not settled after {report.warmup_s or 0:.1f} s of warm-up",
+        )
+    if report.stable is False and report.p50_interval_ms is not None:
+        low, high = map(three_digits, report.p50_interval_ms)
+        yield Remark(
+            "unstable",
+            f"another such run may find a p50 anywhere from {low} to {high} ms, which is more than "
+            "10 % wide",
+        )
+    if (report.cores_used_by_others or 0) >= _BUSY_CORES:
+        yield Remark(
+            "busy machine",
+            f"other processes used {report.cores_used_by_others:.2g} cores meanwhile",
+        )
+    if report.power_kind == "estimated":
+        yield Remark("power estimated", "its power is estimated, not measured")
