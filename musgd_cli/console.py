@@ -101,6 +101,12 @@ class Terminal:
             sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
             sys.stdout.flush()
 
+    def emit_line(self, record: Mapping[str, Any]) -> None:
+        """Print one of many results for scripts, on a line of its own, under ``--json`` only."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
     @contextmanager
     def live(self, renderable: RenderableType) -> Iterator[Live | None]:
         """Show a display that redraws in place on stderr; ``None`` where no person watches."""

@@ -1014,8 +1014,10 @@ class Fit(Record):
     """Whole frames a second that were asked for."""
     watts: float | None
     max_drop: float | None
+    power_by: str | None = None
+    """The meter, and what of the machine it measures; ``None``: power was not asked for."""
     data: str | None
-    """Its images were timed."""
+    """Its images were timed; ``None``: each model's own run's, or noise."""
     accuracy_by: Literal["gate", "score", "size"]
     """What said which is more accurate: the mAP50-95 of the gates of the export, of this data, or,
     where neither is known, image size and then precision."""
@@ -1108,3 +1110,36 @@ class DoctorReport(Record):
     host: Host
     profile: str | None
     checks: tuple[Check, ...]
+
+
+# ------------------------------------------------------------------------------------- Prediction
+
+
+class PredictedBox(Frozen):
+    """One object that was found, in pixels of the original image."""
+
+    name: str
+    class_id: int
+    score: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Prediction(Record):
+    """One frame, a line of ``musgd predict --json``."""
+
+    source: str
+    """The image's file, or what the frame was taken from."""
+    frame: int
+    """From 0, in its folder, video or stream; of a stream those dropped count."""
+    t_s: float | None
+    """Seconds into the video, or since the first frame of a stream; ``None`` for an image."""
+    width: int
+    height: int
+    boxes: tuple[PredictedBox, ...]
+    """Best first."""
+    pre_ms: float
+    infer_ms: float
+    post_ms: float

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import typer
 
-from musgd_cli.commands import bench, data, demo, doctor, export, plan, profiles, prune, train
+from musgd_cli.commands import (
+    bench,
+    data,
+    demo,
+    doctor,
+    export,
+    plan,
+    predict,
+    profiles,
+    prune,
+    train,
+)
 
 app = typer.Typer(
     name="musgd",
@@ -47,4 +58,5 @@ app.command()(train.train)
 app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)
+app.command()(predict.predict)
 app.command()(demo.demo)

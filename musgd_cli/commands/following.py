@@ -20,7 +20,8 @@ def follow(terminal: Terminal) -> Iterator[Listeners]:
     """Show a training run on ``terminal`` while the block runs; the first Ctrl-C ends a step."""
     from musgd_cli.hardware.thermal import temperature_c
     from musgd_cli.report.terminal import training
-    from musgd_cli.train.events import Listeners, StopRequest
+    from musgd_cli.signals import StopRequest
+    from musgd_cli.train.events import Listeners
 
     view = training.TrainingView(temperature_c)
     wide = not terminal.watched

@@ -19,7 +19,8 @@ from musgd_cli import train
 from musgd_cli.errors import ExitCode, MusgdError, UsageError
 from musgd_cli.records import StepLog
 from musgd_cli.runs import RunFolder, create_run
-from musgd_cli.train.events import Listeners, StopRequest, TrainingInterruptedError
+from musgd_cli.signals import StopRequest
+from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.state import resume_file
 
 # What has a state of its own: mosaic that closes, an average of norms, moments, Muon's buffers.

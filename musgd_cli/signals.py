@@ -1,0 +1,55 @@
+"""Ctrl-C, and SIGTERM like it: first a request to end in good order, then an end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request, and the second into an end.
+
+    A context manager; calling its instance says whether to stop.
+
+    Args:
+        on_request: Called on the first signal, from the signal handler.
+    """
+
+    def __init__(self, on_request: Callable[[], None]) -> None:
+        self._on_request = on_request
+        self._requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __call__(self) -> bool:
+        """Say whether the work was asked to stop."""
+        return self._requested
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # only there can it be done
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
+        # The signal may have come in the middle of a write to the stream that is told on.
+        with contextlib.suppress(RuntimeError):
+            self._on_request()
