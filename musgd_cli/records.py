@@ -1143,3 +1143,18 @@ class Prediction(Record):
     pre_ms: float
     infer_ms: float
     post_ms: float
+
+
+class Bundle(Record):
+    """What ``musgd bundle --json`` prints."""
+
+    path: str
+    """The folder or zip."""
+    artifact: str
+    """The folder it was made from."""
+    python: str
+    """The oldest that runs it."""
+    requires: tuple[str, ...]
+    """What ``pip install`` takes on the board."""
+    size_mb: float
+    """Unpacked."""
