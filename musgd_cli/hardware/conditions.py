@@ -40,18 +40,22 @@ def look(root: Path = Path("/"), *, device: Device = "cpu") -> Conditions:
         device: Whose temperature and throttling; all else is the CPU's or the whole machine's.
     """
     tree = Tree(root)
-    cores = _scaled_cores(tree)
-    clocks = [tree.integer(f"{core}/scaling_cur_freq") for core in cores]
-    known_khz = [clock for clock in clocks if clock is not None]
-    governors = dict.fromkeys(filter(None, (tree.text(f"{c}/scaling_governor") for c in cores)))
+    clocks = clocks_khz(tree, "scaling_cur_freq")
+    governors = (tree.text(f"{core}/scaling_governor") for core in _scaled_cores(tree))
     return Conditions(
         temperature_c=temperature_c(root, device=device),
-        cpu_mhz=sum(known_khz) / len(known_khz) / 1000 if known_khz else None,
-        governor="+".join(governors) or None,
+        cpu_mhz=sum(clocks) / len(clocks) / 1000 if clocks else None,
+        governor="+".join(dict.fromkeys(filter(None, governors))) or None,
         power_mode=_power_mode(tree),
         throttled=throttled(root, device=device),
         busy_s=busy_s(tree),
     )
+
+
+def clocks_khz(tree: Tree, file: str) -> list[int]:
+    """Return a clock of each online core in kHz, e.g. its ``scaling_cur_freq``."""
+    clocks = (tree.integer(f"{core}/{file}") for core in _scaled_cores(tree))
+    return [clock for clock in clocks if clock is not None]
 
 
 def _scaled_cores(tree: Tree) -> list[str]:

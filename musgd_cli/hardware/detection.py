@@ -18,15 +18,8 @@ from musgd_cli.hardware.cpu import Cpu, read_cpu
 from musgd_cli.hardware.nvml import first_gpu
 from musgd_cli.hardware.power import find_meters
 from musgd_cli.hardware.runtimes import read_runtimes
-from musgd_cli.hardware.tree import Tree
+from musgd_cli.hardware.tree import DEVICE_TREES, Tree
 from musgd_cli.records import Host
-
-DEVICE_TREES = (
-    "proc/device-tree",
-    "sys/firmware/devicetree/base",
-    # Docker masks /sys/firmware; bound to this place it can be read (node-rpio#154).
-    "host/firmware/devicetree/base",
-)
 
 _NANO_MAX_KHZ = 1_479_000
 """The Nano's top CPU clock in its 10 W mode; the TX1, with the same cores, runs at 1734 MHz."""
@@ -136,7 +129,7 @@ def _by_name(environ: Mapping[str, str]) -> _Decision | None:
 
 
 def _by_device_tree(tree: Tree) -> _Decision | None:
-    board = boards.by_compatible(_device_tree_strings(tree, "compatible"))
+    board = boards.by_compatible(tree.device_tree("compatible"))
     return (board, "device-tree compatible") if board else None
 
 
@@ -195,11 +188,6 @@ def _gpu(tree: Tree) -> _GpuFacts | None:
     return None
 
 
-def _device_tree_strings(tree: Tree, name: str) -> tuple[str, ...]:
-    found = (tree.strings(f"{folder}/{name}") for folder in DEVICE_TREES)
-    return next(filter(None, found), ())
-
-
 def _pi_revision(tree: Tree, cpu: Cpu) -> PiRevision | None:
     code = cpu.revision
     for folder in DEVICE_TREES:
@@ -215,7 +203,7 @@ def _ram_mb(tree: Tree) -> int | None:
 
 
 def _model(tree: Tree, cpu: Cpu) -> str | None:
-    if strings := _device_tree_strings(tree, "model"):
+    if strings := tree.device_tree("model"):
         return strings[0]
     if cpu.model:
         return cpu.model

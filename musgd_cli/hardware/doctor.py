@@ -16,9 +16,8 @@ from pathlib import Path
 from musgd_cli.hardware import boards, power
 from musgd_cli.hardware.boards import Board
 from musgd_cli.hardware.cpu import usable_cores
-from musgd_cli.hardware.detection import DEVICE_TREES
 from musgd_cli.hardware.thermal import throttled
-from musgd_cli.hardware.tree import Tree
+from musgd_cli.hardware.tree import DEVICE_TREES, Tree
 from musgd_cli.records import Check, Host
 
 _FREE_MB = 500
@@ -36,13 +35,6 @@ _EXTRAS = {
     "litert": "litert",
     "tensorrt": "tensorrt",
 }
-
-_RAPL_MEND = (
-    """echo 'ACTION=="add", SUBSYSTEM=="powercap", KERNEL=="intel-rapl:*", """
-    """RUN+="/bin/chmod a+r /sys%p/energy_uj"' | sudo tee /etc/udev/rules.d/60-rapl.rules """
-    "&& sudo udevadm control --reload "
-    "&& sudo udevadm trigger --action=add --subsystem-match=powercap"
-)
 
 
 @dataclass(frozen=True)
@@ -204,7 +196,7 @@ def _power_meter(machine: _Machine) -> Iterator[Check]:
     refused = power.refused(machine.tree.root)
     found = "none"
     if refused:
-        found, mend = f"{refused[0]} may not be read", _RAPL_MEND
+        found, mend = f"{refused[0].path} may not be read", refused[0].mend
     elif machine.host.container not in (None, "none"):
         mend = "run musgd bench outside the container to measure power"
     elif machine.board.name.startswith("x86"):

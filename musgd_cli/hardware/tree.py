@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
+
+DEVICE_TREES = (
+    "proc/device-tree",
+    "sys/firmware/devicetree/base",
+    # Docker masks /sys/firmware; bound to this place it can be read (node-rpio#154).
+    "host/firmware/devicetree/base",
+)
 
 _MOST_LINKS = 40
 """Links followed before a path counts as a loop: the kernel's own limit (path_resolution(7))."""
+
+_ANSWER_S = 2.0
+"""A program that takes longer hangs."""
 
 
 class Tree:
@@ -66,6 +77,31 @@ class Tree:
             return int(self.text(path) or "", base)
         except ValueError:
             return None
+
+    def device_tree(self, name: str) -> tuple[str, ...]:
+        """Return the strings of a property of the device tree's root."""
+        found = (self.strings(f"{folder}/{name}") for folder in DEVICE_TREES)
+        return next(filter(None, found), ())
+
+    def answer(self, *command: str) -> str | None:
+        """Return what a program prints; ``None`` without it, or when it fails.
+
+        A recorded tree holds such answers in files: ``answers/`` and the command line.
+        """
+        if not self.live:
+            return self.text(f"answers/{' '.join(command)}")
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=_ANSWER_S,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a file or folder."""

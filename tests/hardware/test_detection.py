@@ -93,6 +93,7 @@ EXPECTED = {
         kernel="6.1.47-v8_16k+",
         ram_mb=8051,
         python="3.11",
+        power_meters=("pmic:rails",),
     ),
     "pi3": pi("pi3", "Raspberry Pi 3 Model B Rev 1.2", cpu="Cortex-A53", ram_mb=908),
     "pi-zero2": pi("pi-zero2", "Raspberry Pi Zero 2 W Rev 1.0", cpu="Cortex-A53", ram_mb=424),
@@ -228,7 +229,8 @@ def test_an_empty_tree_tells_nothing(tmp_path: Path) -> None:
 OUTSIDE = """
 import json, sys
 from pathlib import Path
-from musgd_cli.hardware import detect, power, thermal, usable_cores
+from musgd_cli.hardware import conditions, power, thermal, usable_cores
+from musgd_cli.hardware.detection import detect
 from musgd_cli.hardware.doctor import examine
 
 touched = []
@@ -241,7 +243,9 @@ sys.addaudithook(hook)
 for root in roots:
     host = detect(root)
     examine(host, root)
-    power.best_meter(root)
+    power.choose_meter(None, root=root, estimate=True)
+    power.why_none(root)
+    conditions.look(root)
     thermal.temperature_c(root)
     thermal.throttled(root)
     usable_cores(root)
