@@ -10,6 +10,7 @@ import typer
 
 from musgd_cli.commands import (
     bench,
+    bundle,
     data,
     demo,
     doctor,
@@ -59,4 +60,5 @@ app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)
 app.command()(predict.predict)
+app.command()(bundle.bundle)
 app.command()(demo.demo)

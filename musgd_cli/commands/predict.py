@@ -10,6 +10,7 @@ import typer
 from musgd_cli.commands.options import Quiet, Threads
 
 if TYPE_CHECKING:
+    from musgd_cli.bench.subject import Subject
     from musgd_cli.predict.session import Found
     from musgd_cli.runtime.engine import Model
 
@@ -78,7 +79,7 @@ def predict(
     pictures = frames.fps is None
     output = None
     if not no_save:
-        output = Output(out or free_path(_place(folder), frames.stem, ""), frames)
+        output = Output(out or free_path(place_of(folder) / "predict", frames.stem, ""), frames)
     detector = session.open_detector(
         folder, model, threads=threads or 0, conf=conf, iou=iou, max_det=max_det
     )
@@ -109,13 +110,23 @@ def predict(
 
 
 def _model(spec: str) -> tuple[Path, Model]:
-    from musgd_cli.errors import UsageError
     from musgd_cli.predict import model
 
     folder = Path(spec)
     if (folder / model.RECORD).is_file():  # the usual case needs no pydantic
         return folder, model.read(folder)
+    subject = the_one(spec)
+    return subject.folder, subject.artifact
+
+
+def the_one(spec: str) -> Subject:
+    """Return the model that ``spec`` names.
+
+    Raises:
+        UsageError: It names none, or several.
+    """
     from musgd_cli.bench import choose
+    from musgd_cli.errors import UsageError
 
     chosen = choose([spec])
     if len(chosen) > 1:
@@ -123,12 +134,12 @@ def _model(spec: str) -> tuple[Path, Model]:
             f"there are {len(chosen)} models in {spec}",
             "give one of them: " + ", ".join(str(subject.folder) for subject in chosen),
         )
-    return chosen[0].folder, chosen[0].artifact
+    return chosen[0]
 
 
-def _place(folder: Path) -> Path:
-    """Return where what is drawn goes: into the artifact's run, or one named after it."""
+def place_of(folder: Path) -> Path:
+    """Return the run that an artifact lies in, or a folder named after it."""
     place = folder.absolute().parent
     if place.name == "artifacts":
-        return folder.parent.parent / "predict"
-    return Path("runs") / folder.absolute().name / "predict"
+        return folder.parent.parent
+    return Path("runs") / folder.absolute().name
