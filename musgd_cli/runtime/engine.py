@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -83,30 +84,86 @@ class Engine(Protocol):
 
 def cannot_load(folder: Path, artifact: Model, why: object) -> MusgdError:
     """Put a runtime's refusal of a model into the user's words."""
-    lines = str(why).strip().splitlines()
+    said = _last_line(why)
+    wheel = _WHEELS.get(artifact.runtime, artifact.runtime)
+    mend = "export it again, with musgd export or what made it; or copy the whole model once more"
+    if _SOUNDS_NEWER.search(said):
+        mend = f"pip install --upgrade {wheel}, or export the model for an older one"
+    return MusgdError(f"{artifact.runtime} cannot load {folder / artifact.files[0]}: {said}", mend)
+
+
+def cannot_run(artifact: Model, why: object) -> MusgdError:
+    """Put what a runtime says while it runs a model into the user's words."""
     return MusgdError(
-        f"{artifact.runtime} cannot load {folder / artifact.files[0]}: "
-        f"{lines[-1].strip() if lines else 'it does not say why'}",
-        "musgd export makes it again",
+        f"{artifact.runtime} cannot run {artifact.files[0]}: {_last_line(why)}",
+        "export it again, or for another runtime; musgd doctor shows which are installed",
     )
 
 
-def check_shapes(
-    folder: Path, artifact: Model, input_shape: Sequence[object], output_shape: Sequence[object]
-) -> None:
-    """Refuse a model whose input and output are not the ones its record promises.
+_WHEELS = {"litert": "ai-edge-litert"}
+"""Those that are called otherwise than the runtime."""
+
+# What the runtimes say of a model that is newer than they are.
+_SOUNDS_NEWER = re.compile(
+    r"IR version|opset|No Op registered|not exists or registered|TFLite binary|model format",
+    re.IGNORECASE,
+)
+
+# Where in ONNX Runtime's sources it stumbled, its own name and the file's, which we give.
+_NOISE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:"
+    r"|/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])"
+)
+
+
+def _last_line(why: object) -> str:
+    lines = str(why).strip().splitlines()
+    return _NOISE.sub("", lines[-1]).strip() if lines else "it does not say why"
+
+
+def check_input(folder: Path, artifact: Model, shape: Sequence[object]) -> None:
+    """Refuse a model that does not take the images that its record promises.
+
+    Args:
+        folder: Of the model.
+        artifact: Its record.
+        shape: (1, 3, height, width); sides that are no numbers are settled when it is run.
 
     Raises:
-        MusgdError: They differ.
+        MusgdError: It takes something else.
+    """
+    wanted = (1, 3, artifact.imgsz, artifact.imgsz)
+    if len(shape) != 4 or not _agree(shape, wanted):
+        raise _other_model(folder, f"takes {_words(shape)}, not an image of {artifact.imgsz} px")
+
+
+def check_output(folder: Path, artifact: Model, shape: Sequence[object]) -> None:
+    """Refuse a model whose output does not fit the classes of its record; see `check_input`.
+
+    Raises:
+        MusgdError: It does not.
     """
     n_classes = len(artifact.names)
-    axis, size = (2, 6) if artifact.nms_free else (1, 4 + n_classes)
-    if list(input_shape) != [1, 3, artifact.imgsz, artifact.imgsz]:
-        what = f"takes {list(input_shape)}, not an image of {artifact.imgsz} px"
-    elif len(output_shape) != 3 or output_shape[axis] != size:
-        what = f"gives {list(output_shape)}, which does not fit {n_classes} classes"
-    else:
-        return
-    raise MusgdError(
-        f"the model in {folder} {what}, as its artifact.json says", "musgd export makes it again"
+    wanted = (1, None, 6) if artifact.nms_free else (1, 4 + n_classes, None)
+    if len(shape) != 3 or not _agree(shape, wanted):
+        raise _other_model(folder, f"gives {_words(shape)}, which does not fit {n_classes} classes")
+
+
+def _agree(shape: Sequence[object], wanted: Sequence[int | None]) -> bool:
+    # No zip(strict=True): bundles run this on Python 3.9.
+    return all(
+        shape[at] == want
+        for at, want in enumerate(wanted)
+        if want is not None and isinstance(shape[at], int)
+    )
+
+
+def _words(shape: Sequence[object]) -> str:
+    return str([side if isinstance(side, int) else "?" for side in shape]).replace("'", "")
+
+
+def _other_model(folder: Path, what: str) -> MusgdError:
+    return MusgdError(
+        f"the model in {folder} {what}, as is said of it",
+        "export it again, with musgd export or what made it",
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from musgd_cli.hardware.cpu import read_cpu
 from musgd_cli.hardware.tree import Tree
-from musgd_cli.runtime.engine import Model, cannot_load
+from musgd_cli.runtime.engine import Model, cannot_load, cannot_run, check_output
 from musgd_cli.runtime.native_stderr import quiet_native_code
 
 
@@ -36,15 +36,18 @@ class NcnnEngine:
             options.use_winograd_convolution = False
         param, weights = artifact.files
         # ncnn answers with a number and writes its reason to stderr.
-        with quiet_native_code():
+        with quiet_native_code() as said:
             reads_param = self._net.load_param(str(folder / param)) == 0
             reads_weights = reads_param and self._net.load_model(str(folder / weights)) == 0
         if not reads_param:
-            raise cannot_load(folder, artifact, "the .param file is damaged")
+            raise cannot_load(folder, artifact, said[0] if said else "the .param file is damaged")
         if not reads_weights:
             raise cannot_load(folder, artifact, "the .bin file does not fit the .param file")
-        (self._input,) = self._net.input_names()
-        (self._output,) = self._net.output_names()
+        inputs, outputs = self._net.input_names(), self._net.output_names()
+        if (len(inputs), len(outputs)) != (1, 1):
+            raise cannot_load(folder, artifact, "it has more than one input or output")
+        self._folder, self._artifact = folder, artifact
+        self._input, self._output = inputs[0], outputs[0]
         self.settings = {
             "threads": str(options.num_threads),
             "fp16_arithmetic": str(options.use_fp16_arithmetic).lower(),
@@ -57,9 +60,15 @@ class NcnnEngine:
         """Run the model; see :class:`musgd_cli.runtime.engine.Engine`."""
         with self._net.create_extractor() as extractor:
             extractor.input(self._input, ncnn.Mat(x[0]))
-            _, output = extractor.extract(self._output)
+            failed, output = extractor.extract(self._output)
+        if failed:  # it has no size that could be checked before
+            raise cannot_run(
+                self._artifact, f"it stops with {failed}, as on an image of a wrong size"
+            )
         # The view keeps the Mat alive.
-        return np.asarray(output)[None]
+        found = np.asarray(output)[None]
+        check_output(self._folder, self._artifact, found.shape)
+        return found
 
     def close(self) -> None:
         """Free the network."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from musgd_cli.errors import UnsupportedError
 from musgd_cli.hardware.cpu import computes_bf16
-from musgd_cli.runtime.engine import Model, cannot_load, check_shapes
+from musgd_cli.runtime.engine import Model, cannot_load, cannot_run, check_input, check_output
 
 _CAPABILITY = {"f16": "FP16", "bf16": "BF16", "f32": "FP32"}
 
@@ -25,12 +25,14 @@ class OpenVinoEngine:
         precision = self._execution_precision(core, folder, artifact)
         try:
             model = core.read_model(folder / artifact.files[0])
-            x, y = model.input(0), model.output(0)
-            if model.is_dynamic():
-                raise cannot_load(folder, artifact, "its shapes are dynamic")
-            check_shapes(folder, artifact, list(x.shape), list(y.shape))
+            if (len(model.inputs), len(model.outputs)) != (1, 1):
+                raise cannot_load(folder, artifact, "it has more than one input or output")
+            check_input(folder, artifact, _sides(model.input().partial_shape))
+            if model.is_dynamic():  # what is fixed now runs faster than what is fixed by each image
+                model.reshape([1, 3, artifact.imgsz, artifact.imgsz])
+            check_output(folder, artifact, _sides(model.output().partial_shape))
             compiled = core.compile_model(
-                model,
+                _with_float_ends(model),
                 "CPU",
                 {
                     "PERFORMANCE_HINT": "LATENCY",
@@ -41,6 +43,7 @@ class OpenVinoEngine:
             )
         except RuntimeError as error:
             raise cannot_load(folder, artifact, error) from error
+        self._folder, self._artifact = folder, artifact
         self._request = compiled.create_infer_request()
         self.settings = {
             "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
@@ -67,10 +70,29 @@ class OpenVinoEngine:
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the model; see :class:`musgd_cli.runtime.engine.Engine`."""
-        self._request.infer({0: x}, share_inputs=True, share_outputs=True)
+        try:
+            self._request.infer({0: x}, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise cannot_run(self._artifact, error) from error
         output: NDArray[np.float32] = self._request.get_output_tensor(0).data
+        check_output(self._folder, self._artifact, output.shape)
         return output
 
     def close(self) -> None:
         """Free the request, and the model with it."""
         del self._request
+
+
+def _sides(shape: openvino.PartialShape) -> list[object]:
+    return [side.get_length() if side.is_static else None for side in shape]
+
+
+def _with_float_ends(model: openvino.Model) -> openvino.Model:
+    """Let the runtime convert at the ends of a model that is in half precision all through."""
+    ends = (*model.inputs, *model.outputs)
+    if all(end.element_type == openvino.Type.f32 for end in ends):
+        return model
+    steps = openvino.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.f32)
+    steps.output().tensor().set_element_type(openvino.Type.f32)
+    return steps.build()

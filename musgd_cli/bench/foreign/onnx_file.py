@@ -1,0 +1,234 @@
+"""ONNX files, read by the wire format of protocol buffers.
+
+A board that runs ONNX Runtime has no ``onnx`` package, and needs none for the few fields that are
+of interest here. Their numbers are those of ``onnx.proto3``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
+from musgd_cli.records import FloatPrecision
+
+KIND = "ONNX"
+
+_INT8 = frozenset({2, 3})  # TensorProto.UINT8 and INT8
+_FLOATS: dict[int, FloatPrecision] = {1: "fp32", 10: "fp16", 16: "bf16"}
+_INT8_CONVOLUTIONS = {"QLinearConv": 3, "ConvInteger": 1}
+"""Which input holds the weights."""
+
+Fields = dict[int, list[int | memoryview]]
+"""A message: each field's values by its number, messages and texts not yet unpacked."""
+
+
+def read(file: Path) -> ModelFile:
+    """Read a ``.onnx``.
+
+    Raises:
+        MusgdError: It is damaged, or none.
+    """
+    try:
+        data = file.read_bytes()
+        model = _fields(memoryview(data))
+        if 7 not in model:
+            raise ValueError("it holds no graph" if data else "it is empty")
+        graph = _Graph(_fields(_view(model, 7)))
+        convolutions = tuple(graph.convolutions())
+    except UnicodeDecodeError as error:
+        raise damaged(file, KIND, "its names are no text") from error
+    except (LookupError, ValueError) as error:
+        raise damaged(file, KIND, error) from error
+    maker = " ".join(filter(None, (_text(model, 2), _text(model, 3))))
+    return ModelFile(
+        files=(file, *(file.parent / name for name in sorted(graph.outside))),
+        inputs=tuple(shape for name, shape in graph.inputs.items() if name not in graph.tensors),
+        outputs=tuple(graph.outputs.values()),
+        convolutions=convolutions,
+        metadata={_text(entry, 1): _text(entry, 2) for entry in map(_fields, _views(model, 14))},
+        maker=maker or None,
+    )
+
+
+# ------------------------------------------------------------------------------------- the graph
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A stored tensor, but for its values."""
+
+    type: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Node:
+    kind: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+@dataclass
+class _Graph:
+    message: Fields
+    tensors: dict[str, _Tensor] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
+    """Files with tensors' values, by their path beside the model."""
+
+    def __post_init__(self) -> None:
+        self.inputs = dict(map(_value_info, self._messages(11)))
+        self.outputs = dict(map(_value_info, self._messages(12)))
+        self._shapes = dict(map(_value_info, self._messages(13))) | self.outputs
+        for tensor in self._messages(5):
+            self.tensors[_text(tensor, 8)] = self._tensor(tensor)
+        self._nodes = [self._node(message) for message in self._messages(1)]
+        self._makers = {name: node for node in self._nodes for name in node.outputs}
+        self._takers: dict[str, set[str]] = defaultdict(set)
+        for node in self._nodes:
+            for name in node.inputs:
+                self._takers[name].add(node.kind)
+
+    def _messages(self, number: int) -> Iterator[Fields]:
+        return map(_fields, _views(self.message, number))
+
+    def _tensor(self, tensor: Fields) -> _Tensor:
+        for entry in map(_fields, _views(tensor, 13)):
+            if _text(entry, 1) == "location":
+                self.outside.add(_text(entry, 2))
+        return _Tensor(_number(tensor, 2), tuple(_numbers(tensor, 1)))
+
+    def _node(self, message: Fields) -> _Node:
+        outputs = _texts(message, 2)
+        kind = _text(message, 4)
+        if kind == "Constant":
+            for attribute in map(_fields, _views(message, 5)):
+                for tensor in _views(attribute, 5):
+                    self.tensors[outputs[0]] = self._tensor(_fields(tensor))
+        return _Node(kind, _texts(message, 1), outputs)
+
+    def convolutions(self) -> Iterator[Convolution]:
+        for node in self._nodes:
+            if node.kind != "Conv" and node.kind not in _INT8_CONVOLUTIONS:
+                continue
+            weights = self._weights(node.inputs[_INT8_CONVOLUTIONS.get(node.kind, 1)])
+            result = self._shapes.get(node.outputs[0], (None,))
+            macs = None
+            if None not in result:
+                # Each value of the result sums over the kernel and the channels of its group.
+                macs = math.prod(side or 0 for side in result) * math.prod(weights.shape[1:])
+            yield Convolution(
+                stored=_FLOATS.get(weights.type),
+                n_weights=math.prod(weights.shape),
+                is_int8=node.kind in _INT8_CONVOLUTIONS or self._runs_in_int8(node),
+                macs=macs,
+            )
+
+    def _weights(self, name: str) -> _Tensor:
+        while name not in self.tensors:  # behind its DequantizeLinear or Cast
+            if name not in self._makers:
+                raise ValueError(f"nothing in it makes {name}")
+            name = self._makers[name].inputs[0]
+        return self.tensors[name]
+
+    def _runs_in_int8(self, conv: _Node) -> bool:
+        """Tell whether ONNX Runtime computes a convolution in int8.
+
+        It does if data and weights come out of ``DequantizeLinear`` and the result goes into
+        ``QuantizeLinear`` and nowhere else.
+        """
+        rounded = self._takers[conv.outputs[0]] == {"QuantizeLinear"}
+        return rounded and all(map(self._is_int8, conv.inputs[:2]))
+
+    def _is_int8(self, name: str) -> bool:
+        node = self._makers.get(name)
+        if node is None or node.kind != "DequantizeLinear":
+            return False
+        # Data's type is its zero point's, which may be left out of weights.
+        typed = self.tensors.get(node.inputs[2] if len(node.inputs) > 2 else node.inputs[0])
+        return typed is not None and typed.type in _INT8
+
+
+def _value_info(message: Fields) -> tuple[str, Shape]:
+    tensor = _fields(_view(_fields(_view(message, 2)), 1))
+    sides: list[int | None] = []
+    if 2 in tensor:
+        dims = map(_fields, _views(_fields(_view(tensor, 2)), 1))
+        sides += [_number(dim, 1) if 1 in dim else None for dim in dims]
+    return _text(message, 1), tuple(sides)
+
+
+# -------------------------------------------------------------------------- protocol buffers
+
+
+def _fields(data: memoryview) -> Fields:
+    """Split a message into its fields, by their numbers."""
+    fields: Fields = defaultdict(list)
+    at, end = 0, len(data)
+    while at < end:
+        key, at = _varint(data, at)
+        value: int | memoryview
+        match key & 7:
+            case 0:
+                value, at = _varint(data, at)
+            case 1 | 5 as wire:
+                size = 8 if wire == 1 else 4
+                value, at = data[at : at + size], at + size
+            case 2:
+                size, at = _varint(data, at)
+                value, at = data[at : at + size], at + size
+            case wire:
+                raise ValueError(f"it has a field of unknown type {wire}")
+        if at > end:
+            raise ValueError("it is cut short")
+        fields[key >> 3].append(value)
+    return fields
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data):
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("it is cut short")
+
+
+def _views(message: Fields, number: int) -> list[memoryview]:
+    return [value for value in message.get(number, ()) if isinstance(value, memoryview)]
+
+
+def _view(message: Fields, number: int) -> memoryview:
+    return next(iter(_views(message, number)), memoryview(b""))
+
+
+def _texts(message: Fields, number: int) -> list[str]:
+    return [bytes(value).decode() for value in _views(message, number)]
+
+
+def _text(message: Fields, number: int) -> str:
+    return next(iter(_texts(message, number)), "")
+
+
+def _number(message: Fields, number: int) -> int:
+    return next(iter(_numbers(message, number)), 0)
+
+
+def _numbers(message: Fields, number: int) -> list[int]:
+    """Return a repeated number, packed or not."""
+    found: list[int] = []
+    for value in message.get(number, ()):
+        if isinstance(value, int):
+            found.append(value)
+            continue
+        at = 0
+        while at < len(value):
+            one, at = _varint(value, at)
+            found.append(one)
+    return found
