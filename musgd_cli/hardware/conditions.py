@@ -12,6 +12,10 @@ from musgd_cli.hardware.tree import Tree
 
 _CPUS = "sys/devices/system/cpu"
 
+_TICKS = r"cpu +(\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+) (\d+)"
+"""user, nice, system, not idle and iowait, irq, softirq, steal. Guests' time is within user's
+(proc(5))."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -78,12 +82,6 @@ def _power_mode(tree: Tree) -> str | None:
 
 
 def busy_s(tree: Tree) -> float | None:
-    """Return the CPU seconds used since boot: all but idle and iowait of ``/proc/stat``.
-
-    Guests' time is within user's (proc(5)).
-    """
-    ticks = re.match(r"cpu +([\d ]+)", tree.text("proc/stat") or "")
-    if ticks is None:
-        return None
-    user, nice, system, _idle, _iowait, *interrupts = map(int, ticks[1].split()[:8])
-    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU seconds that all of the machine has used since boot."""
+    ticks = re.match(_TICKS, tree.text("proc/stat") or "")
+    return sum(map(int, ticks.groups())) / os.sysconf("SC_CLK_TCK") if ticks else None

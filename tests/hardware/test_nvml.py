@@ -20,8 +20,9 @@ DRIVER = r"""
 #include <string.h>
 #include <time.h>
 
-enum { DONE = 0, NOT_SUPPORTED = 3, DRIVER_NOT_LOADED = 9 };
+enum { DONE = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
 struct memory { unsigned long long total, free, used; };
+struct process { unsigned pid; unsigned long long used; unsigned instance, compute; };
 
 int nvmlInitWithFlags(unsigned flags) {
     return getenv("STUB_NO_DRIVER") ? DRIVER_NOT_LOADED : DONE;
@@ -50,8 +51,22 @@ int nvmlDeviceGetPowerUsage(void *h, unsigned *milliwatts) {
 int nvmlDeviceGetTotalEnergyConsumption(void *h, unsigned long long *millijoules) {
     struct timespec now;
     if (getenv("STUB_NO_COUNTER")) return NOT_SUPPORTED;
+    if (getenv("STUB_COUNT")) {
+        *millijoules = strtoull(getenv("STUB_COUNT"), 0, 10);
+        return DONE;
+    }
     clock_gettime(CLOCK_MONOTONIC, &now);
     *millijoules = 250 * (now.tv_sec * 1000ULL + now.tv_nsec / 1000000);
+    return DONE;
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, struct process *p) {
+    unsigned room = *n;
+    *n = 3;
+    if (room < 3) return INSUFFICIENT_SIZE;
+    memset(p, 0, 3 * sizeof *p);
+    p[0].pid = 41, p[0].used = 700ULL << 20;
+    p[1].pid = 42, p[1].used = 300ULL << 20;
+    p[2].pid = 43, p[2].used = ~0ULL; /* the driver does not tell */
     return DONE;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *reasons) {
@@ -85,6 +100,37 @@ print(json.dumps(answer))
 """
 
 
+REPLAY = """
+import json, os, sys
+from musgd_cli.hardware.conditions import look
+from musgd_cli.hardware.nvml import first_gpu
+from musgd_cli.hardware.power import find_meters, why_none
+
+sys.path.insert(0, sys.argv[1])
+from conftest import ReplayClock
+
+def play(t):
+    # 60 W for 10 s, a rise to 350 W within 5 s, then 350 W.
+    risen = min(5.0, max(0.0, t - 10))
+    joules = 60 * t + 58 * risen ** 2 / 2 + 290 * max(0.0, t - 15)
+    os.environ["STUB_COUNT"] = str(7_000_000 + int(1000 * joules))
+
+gpu = first_gpu()
+answer = {
+    "memory": {pid: gpu.process_memory_mb(pid) for pid in (41, 42, 43, 44)},
+    "why": why_none(device="gpu"),
+}
+os.environ["STUB_REASONS"] = "40"
+answer["look"] = vars(look(device="gpu"))
+clock = ReplayClock(play)
+meters = [meter for meter in find_meters(clock=clock) if meter.scope == "gpu"]
+for meter in meters:
+    clock.skip(8.0)
+    answer["reading"] = clock.measure(meter, 40.0).model_dump()
+print(json.dumps(answer))
+"""
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc")
@@ -98,11 +144,10 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ask(driver: Path, **variables: str) -> dict[str, Any]:
+def ask(driver: Path, script: str = ASK, **variables: str) -> dict[str, Any]:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), **variables}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -120,6 +165,21 @@ def test_a_card_is_found_named_and_metered_by_its_counter(driver: Path) -> None:
     assert answer["temperature"] == 62
 
 
+def test_a_replayed_counter_within_1_percent(driver: Path) -> None:
+    reading = PowerReading.model_validate(ask(driver, REPLAY)["reading"])
+    # From the 8th second to the 48th: at rest, rising, at work.
+    by_hand = 2 * 60 + 5 * (60 + 350) / 2 + 33 * 350
+    assert reading.energy_j == pytest.approx(by_hand, rel=0.01)
+    assert reading.seconds == pytest.approx(40.0)
+
+
+def test_memory_of_one_process(driver: Path) -> None:
+    answer = ask(driver, REPLAY)
+    assert answer["memory"] == {"41": 700, "42": 300, "43": None, "44": None}
+    assert answer["look"]["temperature_c"] == 62
+    assert answer["look"]["throttled"] is True
+
+
 def test_a_card_without_counter_is_sampled(driver: Path) -> None:
     answer = ask(driver, STUB_NO_COUNTER="1")
     assert answer["meters"][-1] == "nvml:power"
@@ -132,6 +192,8 @@ def test_a_card_that_tells_no_power_has_no_meter(driver: Path) -> None:
     answer = ask(driver, STUB_NO_COUNTER="1", STUB_NO_POWER="1")
     assert answer["gpu"] == "NVIDIA Test Card"
     assert "reading" not in answer
+    why = ask(driver, REPLAY, STUB_NO_COUNTER="1", STUB_NO_POWER="1")["why"]
+    assert why == "NVIDIA's driver does not tell this card's power"
 
 
 def test_idle_and_chosen_clocks_are_not_throttling(driver: Path) -> None:

@@ -127,8 +127,10 @@ def _refusals(tree: Tree) -> Iterator[Refusal]:
         if path := found.denied:
             yield Refusal(found.meter.source, path, found.mend)
     device = tree.locate(pmic.DEVICE)
-    if pmic.has_pmic(tree) and device.exists() and not os.access(
-        device, os.R_OK, effective_ids=True
+    if (
+        pmic.has_pmic(tree)
+        and device.exists()
+        and not os.access(device, os.R_OK, effective_ids=True)
     ):
         yield Refusal(pmic.SOURCE, device, pmic.GROUP_MEND)
 

@@ -100,7 +100,8 @@ class Trace:
                 return None
             left, right = max(at, begin), min(later, end)
             slope = (later_watts - watts) / (later - at)
-            middle_w = watts + slope * ((left + right) / 2 - at)
+            # Differences first: a sum of times since 1970 would round to a quarter microsecond.
+            middle_w = watts + slope * ((left - at) + (right - at)) / 2
             energy_j += middle_w * (right - left)
         return energy_j
 
