@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -142,9 +142,11 @@ def identity(host: Host) -> tuple[object, ...]:
 
 
 def _machines(reports: Sequence[BenchReport]) -> dict[str, Host]:
-    hosts = {identity(report.host): report.host for report in reversed(reports)}
+    hosts: dict[tuple[object, ...], Host] = {}
+    for report in reports:
+        hosts.setdefault(identity(report.host), report.host)
     named: dict[str, Host] = {}
-    for host in reversed(hosts.values()):
+    for host in hosts.values():
         number = sum(other.board == host.board for other in named.values()) + 1
         named[host.board if number == 1 else f"{host.board} ({number})"] = host
     return named
@@ -176,47 +178,27 @@ def _names(reports: Sequence[BenchReport], machines: Sequence[str]) -> list[str]
     return _told_apart(short, list(map(_marks, reports)))
 
 
-def _marks(report: BenchReport) -> list[str]:
-    """Return what can tell twins apart: their folder, their run, the time they were measured."""
+def _marks(report: BenchReport) -> tuple[str, ...]:
+    """Return what can tell twins apart: folder, run, length, and when it was measured."""
     path = PurePath(report.artifact)
     run = path.parts[-3] if len(path.parts) >= 3 and path.parts[-2] == "artifacts" else ""
-    return [path.name, run, (report.started or "")[:19].replace("T", " ")]
+    started = (report.started or "")[:19].replace("T", " ")
+    return path.name, run, "sustained" if report.sustained else "short", started
 
 
-def _told_apart(names: list[str], marks: list[list[str]]) -> list[str]:
+def _told_apart(names: Sequence[str], marks: Sequence[Sequence[str]]) -> list[str]:
+    """Add to each name that is not alone the first kind of mark that tells it from its twins."""
     twins: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         twins.setdefault(name, []).append(index)
-    unique = list(names)
+    told = list(names)
     for alike in twins.values():
-        if len(alike) == 1:
-            continue
-        differing = _differing([marks[index] for index in alike])
-        for number, index in enumerate(alike, start=1):
-            found = " ".join(marks[index][kind] for kind in differing) if differing else ""
-            unique[index] = f"{names[index]} ({found or number})"
-    if len(set(unique)) < len(unique):
-        return list(_numbered(unique))
-    return unique
-
-
-def _differing(marks: Sequence[Sequence[str]]) -> list[int]:
-    """Return the first kind of mark that tells all apart, or all kinds that differ at all."""
-    kinds = range(len(marks[0]))
-    values = [{mark[kind] for mark in marks} for kind in kinds]
-    alone = [[kind] for kind in kinds if len(values[kind]) == len(marks) and "" not in values[kind]]
-    return alone[0] if alone else [kind for kind in kinds if len(values[kind]) > 1]
-
-
-def _numbered(names: Sequence[str]) -> Iterator[str]:
-    taken: set[str] = set()
-    for name in names:
-        number, free = 1, name
-        while free in taken:
-            number += 1
-            free = f"{name} #{number}"
-        taken.add(free)
-        yield free
+        kinds = zip(*(marks[index] for index in alike), strict=True)
+        by_number = [f"no. {number}" for number in range(1, len(alike) + 1)]
+        found = next((kind for kind in kinds if len(set(kind)) == len(alike)), by_number)
+        for index, mark in zip(alike, found, strict=True) if len(alike) > 1 else ():
+            told[index] = f"{names[index]} ({mark or 'other'})"
+    return told
 
 
 # ----------------------------------------------------------------------------------------- the best

@@ -35,7 +35,15 @@ def runtime_name(report: BenchReport) -> str:
 
 def three_digits(value: float) -> str:
     """Return a figure of speed with the digits that a measurement is good for."""
+    if value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def from_to(interval: tuple[float, float]) -> str:
+    """Return the two ends of an interval of times."""
+    low, high = map(three_digits, interval)
+    return f"{low} to {high}"
 
 
 def share(value: float) -> str:
@@ -115,11 +123,10 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
             f"latency had not settled after {report.warmup_s or 0:.1f} s of warm-up",
         )
     if report.stable is False and report.p50_interval_ms is not None:
-        low, high = map(three_digits, report.p50_interval_ms)
         yield Remark(
             "unstable",
-            f"another such run may find a p50 anywhere from {low} to {high} ms, which is more than "
-            "10 % wide",
+            f"another such run may find a p50 anywhere from {from_to(report.p50_interval_ms)} ms, "
+            "which is more than 10 % wide",
         )
     if (report.cores_used_by_others or 0) >= _BUSY_CORES:
         yield Remark(

@@ -1,0 +1,464 @@
+"""Charts as inline SVG. Colours are CSS variables, so that a page's theme reaches them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
+
+from musgd_cli.report.lineup import Entry
+from musgd_cli.report.page.markup import node
+from musgd_cli.report.page.scales import Scale, spanning, tick_label
+from musgd_cli.report.trade_off import Point, fronts
+from musgd_cli.report.wording import from_to, share, three_digits
+
+if TYPE_CHECKING:
+    from musgd_cli.records import Moment
+
+WIDE, NARROW = 1040, 350
+"""Widths that each chart is drawn in, pixels; the page shows the one that fits the screen."""
+
+_GLYPH = 6.3
+"""Width of a character of a label, pixels: what keeps labels off each other."""
+_LINE = 14
+
+Box = tuple[float, float, float, float]
+"""Left, right, top and bottom, pixels."""
+
+_MOST_SLICES = 240
+"""Points of a curve over time; more of them are averaged, which a screen could not show."""
+
+
+def at_both_widths(draw: Callable[[int], Element]) -> Element:
+    """Return a chart drawn for a wide screen and for a phone, of which the page shows one."""
+    wide, narrow = draw(WIDE), draw(NARROW)
+    wide.set("class", "chart wide")
+    narrow.set("class", "chart narrow")
+    return node("div", wide, narrow, class_="plot")
+
+
+def marker(entry: Entry, x: float, y: float, *, size: float = 6, hollow: bool = False) -> Element:
+    """Return an entry's mark: its colour is the runtime's, its shape the precision's."""
+    name = f"mark {entry.report.runtime}{' hollow' if hollow else ''}"
+    match entry.report.precision:
+        case "fp32":
+            return node("circle", cx=x, cy=y, r=size, class_=name)
+        case "fp16":
+            corners = [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)]
+        case "bf16":
+            corners = [(0, -1.2), (1.15, 0.85), (-1.15, 0.85)]
+        case "int8":
+            corners = [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]
+        case _:
+            corners = [(0, 1.2), (1.15, -0.85), (-1.15, -0.85)]
+    points = " ".join(f"{x + dx * size:.1f},{y + dy * size:.1f}" for dx, dy in corners)
+    return node("polygon", points=points, class_=name)
+
+
+# ------------------------------------------------------------------------------------- trade-offs
+
+
+def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
+    """Draw accuracy against a cost, the Pareto front of each group as a staircase.
+
+    Args:
+        points: At least one.
+        cost: What the cost is, with its unit after a comma.
+        width: Of the chart, pixels.
+    """
+    height = 440 if width >= WIDE else 380
+    left, right, top, bottom = 52, width - 16, 26, height - 46
+    x = spanning([p.cost for p in points], left, right, margin=0.08, may_be_log=True)
+    y = spanning([p.worth for p in points], bottom, top, margin=0.12)
+    svg = _canvas(width, height, f"mAP50-95 against {cost}")
+    svg.extend(_grid(x, y, about=(9 if width >= WIDE else 5, 5)))
+    scale = ", logarithmic" if x.logarithmic else ""
+    svg.append(_label((left + right) / 2, height - 8, f"{cost}{scale}", anchor="middle"))
+    svg.append(_label(2, 14, "mAP50-95"))
+    svg.append(_label(left + 6, top + 12, "↖ better", class_="hint"))
+    groups = fronts(points)
+    for group, front in groups.items():
+        if front:
+            svg.extend(_staircase(front, x, y, group if len(groups) > 1 else None))
+    on_front = {id(point) for front in groups.values() for point in front}
+    # What is on the front is drawn last, on top, but gets the first choice of a label's place.
+    ranked = sorted(points, key=lambda p: (id(p) not in on_front, p.cost))
+    spots = [(x(p.cost), y(p.worth)) for p in ranked]
+    lines = [
+        box
+        for group, front in groups.items()
+        if front
+        for box in _staircase_boxes(front, x, y, group if len(groups) > 1 else None)
+    ]
+    labels = _place([p.entry.name for p in ranked], spots, lines, (left, right, top, bottom))
+    for point, spot, label in reversed(list(zip(ranked, spots, labels, strict=True))):
+        mark = node("g", class_="point" if id(point) in on_front else "point beaten")
+        mark.append(node("title", _about(point, cost, on_front=id(point) in on_front)))
+        if point.interval is not None:
+            low, high = map(x.within, point.interval)
+            mark.append(node("line", x1=low, x2=high, y1=spot[1], y2=spot[1], class_="interval"))
+        mark.append(marker(point.entry, *spot, hollow=point.estimated))
+        if label is not None:
+            mark.append(_label(label.x, label.y, label.text, anchor=label.anchor))
+        svg.append(mark)
+    return svg
+
+
+def _about(point: Point, cost: str, *, on_front: bool) -> str:
+    what, _, unit = cost.rpartition(", ")
+    said = [
+        point.entry.name,
+        f"mAP50-95 {share(point.worth)}",
+        f"{what} {point.cost:.3g} {unit}" + (" (estimated)" if point.estimated else ""),
+    ]
+    if on_front:
+        said.append("on the Pareto front")
+    return "\n".join(said)
+
+
+def _staircase(front: Sequence[Point], x: Scale, y: Scale, name: str | None) -> Iterator[Element]:
+    steps = [f"M{x(front[0].cost):.1f},{y(front[0].worth):.1f}"]
+    steps += [f"H{x(point.cost):.1f}V{y(point.worth):.1f}" for point in front[1:]]
+    steps.append(f"H{x.end:.1f}")
+    yield node("path", d="".join(steps), class_="front")
+    if name is not None:
+        yield _label(x.end, y(front[-1].worth) - 6, name, anchor="end", class_="front-name")
+
+
+def _staircase_boxes(front: Sequence[Point], x: Scale, y: Scale, name: str | None) -> Iterator[Box]:
+    """Return where a staircase and its name are, which labels keep clear of."""
+    ends = [*(x(point.cost) for point in front[1:]), x.end]
+    for point, end in zip(front, ends, strict=True):
+        at = y(point.worth)
+        yield x(point.cost), end, at - 2, at + 2
+    for before, point in pairwise(front):
+        at = x(point.cost)
+        yield at - 2, at + 2, y(point.worth), y(before.worth)
+    if name is not None:
+        at = y(front[-1].worth)
+        yield x.end - len(name) * _GLYPH, x.end, at - 18, at
+
+
+@dataclass(frozen=True)
+class _Placed:
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+
+def _place(
+    texts: Sequence[str],
+    spots: Sequence[tuple[float, float]],
+    lines: Sequence[Box],
+    frame: Box,
+) -> list[_Placed | None]:
+    """Find a place beside each spot where its text hides nothing; ``None`` where there is none.
+
+    Args:
+        texts: What to write, the most important first.
+        spots: Where the marks are.
+        lines: What else is drawn.
+        frame: What texts keep within.
+    """
+    marks: list[Box] = [(sx - 8, sx + 8, sy - 8, sy + 8) for sx, sy in spots]
+    taken = list(lines)
+    placed: list[_Placed | None] = []
+    for number, (text, (sx, sy)) in enumerate(zip(texts, spots, strict=True)):
+        others = [*taken, *marks[:number], *marks[number + 1 :]]
+        length = len(text) * _GLYPH
+        found = None
+        for anchor, dx, dy in _AROUND:
+            begin = {"start": 0.0, "end": -length, "middle": -length / 2}[anchor] + sx + dx
+            box = (begin, begin + length, sy + dy - 10, sy + dy + 3)
+            if _within(box, frame) and not any(_overlap(box, other) for other in others):
+                found = _Placed(sx + dx, sy + dy, text, anchor)
+                taken.append(box)
+                break
+        placed.append(found)
+    return placed
+
+
+_AROUND = [
+    ("start", 11, 4),
+    ("end", -11, 4),
+    ("middle", 0, -12),
+    ("middle", 0, 20),
+    ("start", 9, -9),
+    ("end", -9, -9),
+    ("start", 9, 17),
+    ("end", -9, 17),
+    ("start", 9, -22),
+    ("end", -9, -22),
+    ("start", 9, 30),
+    ("end", -9, 30),
+]
+
+
+def _within(box: Box, frame: Box) -> bool:
+    return (
+        box[0] >= frame[0] and box[1] <= frame[1] and box[2] >= frame[2] and box[3] <= frame[3] + 2
+    )
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+
+
+# ---------------------------------------------------------------------------------- distributions
+
+
+def distributions(entries: Sequence[Entry], width: int) -> Element:
+    """Draw how each entry's latencies spread, one row an entry, on one axis.
+
+    Args:
+        entries: At least one, in the order of the rows.
+        width: Of the chart, pixels.
+    """
+    beside = width >= WIDE
+    row, above = (50, 14) if beside else (66, 0)
+    left, right = (250, width - 170) if beside else (8, width - 8)
+    height = above + row * len(entries) + 56
+    ends = [
+        value
+        for entry in entries
+        for value in (entry.report.latency_ms.min, entry.report.latency_ms.p99)
+    ]
+    x = spanning(ends, left, right, margin=0.05, may_be_log=True)
+    svg = _canvas(width, height, "Latency distributions")
+    bottom = height - 46
+    svg.extend(_grid(x, None, about=(8 if beside else 5, 0), top=above + 4, bottom=bottom))
+    scale = ", logarithmic" if x.logarithmic else ""
+    svg.append(_label((left + right) / 2, height - 8, f"inference, ms{scale}", anchor="middle"))
+    for at, heading in zip(_QUANTILES_AT, ("p50", "p90", "p99"), strict=True) if beside else ():
+        svg.append(_label(right + at, 10, heading, anchor="end", class_="tick"))
+    for number, entry in enumerate(entries):
+        base = above + (number + 1) * row - 6
+        svg.append(_distribution(entry, x, base, beside=beside))
+    return svg
+
+
+_QUANTILES_AT = (50, 106, 162)
+"""Where their columns end, right of the axis."""
+
+
+def _distribution(entry: Entry, x: Scale, base: float, *, beside: bool) -> Element:
+    latency = entry.report.latency_ms
+    figures = [three_digits(value) for value in (latency.p50, latency.p90, latency.p99)]
+    said = [
+        entry.name,
+        "p50 {} ms, p90 {} ms, p99 {} ms".format(*figures),
+        f"slowest {three_digits(latency.max)} ms",
+    ]
+    if entry.report.p50_interval_ms is not None:
+        said.append(f"95 % interval of p50: {from_to(entry.report.p50_interval_ms)} ms")
+    group = node("g", node("title", "\n".join(said)), class_=f"row {entry.report.runtime}")
+    group.append(node("line", x1=x.start, x2=x.end, y1=base, y2=base, class_="axis"))
+    tall = 30
+    if entry.report.samples_ms:
+        group.append(node("path", d=_hill(entry.report.samples_ms, x, base, tall), class_="hill"))
+    else:
+        ends = x(latency.min), x(latency.p99)
+        group.append(node("line", x1=ends[0], x2=ends[1], y1=base, y2=base, class_="reach"))
+    if entry.report.p50_interval_ms is not None:
+        begin, end = map(x.within, entry.report.p50_interval_ms)
+        group.append(
+            node("rect", x=begin, y=base - 2, width=max(end - begin, 1), height=4, class_="band")
+        )
+    for quantile, part in ((latency.p50, 1.0), (latency.p90, 0.6), (latency.p99, 0.35)):
+        at = x(quantile)
+        kind = "p50" if part == 1 else "tail"
+        group.append(node("line", x1=at, x2=at, y1=base, y2=base - tall * part, class_=kind))
+    if beside:
+        group.append(marker(entry, 8, base - 9, size=5))
+        group.append(_label(22, base - 5, _cut(entry.name, 36)))
+        for at, figure in zip(_QUANTILES_AT, figures, strict=True):
+            kind = "lead" if figure is figures[0] else "figures"
+            group.append(_label(x.end + at, base - 5, figure, anchor="end", class_=kind))
+    else:
+        group.append(marker(entry, x.start + 5, base - 46, size=4.5))
+        group.append(_label(x.start + 16, base - 42, _cut(entry.name, 32)))
+        group.append(_label(x.end, base - 42, f"{figures[0]} ms", anchor="end", class_="lead"))
+    return group
+
+
+def _hill(samples: Sequence[float], x: Scale, base: float, tall: float) -> str:
+    """Return the outline of a histogram of equal bins on the axis; its peak is ``tall``."""
+    bins = max(24, int((x.end - x.start) / 4))
+    edges = [x.value_at(number / bins) for number in range(bins + 1)]
+    counts = [0] * bins
+    for sample in samples:
+        if edges[0] <= sample < edges[-1]:
+            counts[min(int((x(sample) - x.start) / (x.end - x.start) * bins), bins - 1)] += 1
+    peak = max(counts) or 1
+    used = [number for number, n in enumerate(counts) if n]
+    if not used:
+        return ""
+    size = (x.end - x.start) / bins
+    path = [f"M{x.start + used[0] * size:.1f},{base:.1f}"]
+    # The root keeps a tail of few samples visible beside a peak of thousands.
+    path += [
+        f"V{base - math.sqrt(n / peak) * tall:.1f}h{size:.2f}"
+        for n in counts[used[0] : used[-1] + 1]
+    ]
+    return "".join([*path, f"V{base:.1f}Z"])
+
+
+# --------------------------------------------------------------------------------------- over time
+
+
+@dataclass(frozen=True)
+class _Curve:
+    name: str
+    unit: str
+    values: Callable[[Moment], float | None]
+    from_zero: bool
+    kind: str
+
+
+_CURVES = (
+    _Curve("FPS", "frames a second", lambda m: m.fps, True, "fps"),
+    _Curve("temperature", "°C", lambda m: m.temperature_c, False, "heat"),
+    _Curve("clock", "MHz", lambda m: m.cpu_mhz, True, "clock"),
+)
+
+
+def over_time(entry: Entry, width: int) -> Element:
+    """Draw an entry's frame rate through its run above temperature and clock, where known.
+
+    Args:
+        entry: With at least two moments.
+        width: Of the chart, pixels.
+    """
+    moments = _thinned(entry.report.moments)
+    shown = [
+        curve for curve in _CURVES if any(curve.values(moment) is not None for moment in moments)
+    ]
+    left, right, panel, gap = 44, width - 8, 120 if width >= WIDE else 78, 32
+    height = len(shown) * (panel + gap) + 38
+    x = spanning([0.0, *(m.t_s for m in moments)], left, right, margin=0.0)
+    svg = _canvas(width, height, f"{entry.name} over time")
+    svg.set("class", "chart")
+    for number, curve in enumerate(shown):
+        top = number * (panel + gap) + 24
+        svg.append(_panel(curve, moments, x, top, top + panel))
+    bottom = len(shown) * (panel + gap) - 8
+    ticks = x.ticks(10 if width >= WIDE else 6)
+    for tick in ticks:
+        svg.append(_label(x(tick), bottom + 16, tick_label(tick, ticks), anchor="middle"))
+    svg.append(_label((left + right) / 2, height - 4, "seconds timed", anchor="middle"))
+    return svg
+
+
+def _panel(
+    curve: _Curve, moments: Sequence[Moment], x: Scale, top: float, bottom: float
+) -> Element:
+    points = [(m.t_s, v) for m in moments if (v := curve.values(m)) is not None]
+    values = [value for _, value in points]
+    # A still line is flat on the axis too, not noise blown up to fill it.
+    room = [max(values) + 1.5, min(values) - 1.5] if curve.kind == "heat" else []
+    y = spanning([*values, *room], bottom, top, margin=0.06, from_zero=curve.from_zero)
+    group = node("g", class_=f"panel {curve.kind}")
+    group.extend(_grid(x, y, about=(0, 3)))
+    group.append(_label(0, top - 11, f"{curve.name}, {curve.unit}"))
+    for begin, end in _throttled(moments) if curve.kind == "fps" else ():
+        group.append(
+            node(
+                "rect",
+                node("title", "clocks held back"),
+                x=x(begin),
+                y=top,
+                width=max(x(end) - x(begin), 2),
+                height=bottom - top,
+                class_="throttled",
+            )
+        )
+    path = " ".join(f"{x(t):.1f},{y(value):.1f}" for t, value in points)
+    ends = f"{three_digits(values[0])} at first, {three_digits(values[-1])} at last"
+    extremes = f"{three_digits(min(values))} to {three_digits(max(values))} {curve.unit}"
+    line = node("polyline", node("title", f"{curve.name}: {extremes}; {ends}"), points=path)
+    line.set("class", f"curve {curve.kind}")
+    group.append(line)
+    return group
+
+
+def _throttled(moments: Sequence[Moment]) -> Iterator[tuple[float, float]]:
+    """Return from when to when clocks were held back."""
+    begin: float | None = None
+    for moment in moments:
+        if moment.throttled and begin is None:
+            begin = moment.t_s
+        if not moment.throttled and begin is not None:
+            yield begin, moment.t_s
+            begin = None
+    if begin is not None:
+        yield begin, moments[-1].t_s
+
+
+def _thinned(moments: Sequence[Moment]) -> list[Moment]:
+    """Average neighbours until there are few enough to draw."""
+    size = math.ceil(len(moments) / _MOST_SLICES)
+    if size <= 1:
+        return list(moments)
+    return [_merged(moments[at : at + size]) for at in range(0, len(moments), size)]
+
+
+def _merged(moments: Sequence[Moment]) -> Moment:
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    first = moments[0]
+    return first.model_copy(
+        update={
+            "t_s": mean([m.t_s for m in moments]),
+            "fps": mean([m.fps for m in moments]),
+            "temperature_c": mean([m.temperature_c for m in moments]),
+            "cpu_mhz": mean([m.cpu_mhz for m in moments]),
+            "throttled": any(m.throttled for m in moments),
+        }
+    )
+
+
+# ----------------------------------------------------------------------------------------- drawing
+
+
+def _canvas(width: int, height: float, name: str) -> Element:
+    return node("svg", viewBox=f"0 0 {width} {height:g}", role="img", aria_label=name)
+
+
+def _grid(
+    x: Scale,
+    y: Scale | None,
+    *,
+    about: tuple[int, int],
+    top: float | None = None,
+    bottom: float | None = None,
+) -> Iterator[Element]:
+    """Draw the lines of an area and the figures at them."""
+    low = y.start if y is not None else bottom or 0.0
+    high = y.end if y is not None else top or 0.0
+    columns = x.ticks(about[0]) if about[0] else []
+    for tick in columns:
+        at = x(tick)
+        yield node("line", x1=at, x2=at, y1=high, y2=low, class_="grid")
+        yield _label(at, low + 17, tick_label(tick, columns), anchor="middle", class_="tick")
+    rows = y.ticks(about[1]) if y is not None else []
+    for tick in rows:
+        assert y is not None
+        at = y(tick)
+        yield node("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid")
+        yield _label(x.start - 7, at + 4, tick_label(tick, rows), anchor="end", class_="tick")
+
+
+def _label(
+    x: float, y: float, text: str, *, anchor: str | None = None, class_: str | None = None
+) -> Element:
+    return node("text", text, x=x, y=y, text_anchor=anchor, class_=class_)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
