@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from musgd_cli.errors import MusgdError
+from musgd_cli.errors import MusgdError, UnsupportedError
 
 
 class Model(Protocol):
@@ -85,11 +85,13 @@ class Engine(Protocol):
 def cannot_load(folder: Path, artifact: Model, why: object) -> MusgdError:
     """Put a runtime's refusal of a model into the user's words."""
     said = _last_line(why)
-    wheel = _WHEELS.get(artifact.runtime, artifact.runtime)
-    mend = "export it again, with musgd export or what made it; or copy the whole model once more"
+    what = f"{artifact.runtime} cannot load {folder / artifact.files[0]}: {said}"
     if _SOUNDS_NEWER.search(said):
-        mend = f"pip install --upgrade {wheel}, or export the model for an older one"
-    return MusgdError(f"{artifact.runtime} cannot load {folder / artifact.files[0]}: {said}", mend)
+        wheel = _WHEELS.get(artifact.runtime, artifact.runtime)
+        return UnsupportedError(
+            what, f"pip install --upgrade {wheel}, or export the model for an older one"
+        )
+    return MusgdError(what, _AGAIN)
 
 
 def cannot_run(artifact: Model, why: object) -> MusgdError:
@@ -99,6 +101,8 @@ def cannot_run(artifact: Model, why: object) -> MusgdError:
         "export it again, or for another runtime; musgd doctor shows which are installed",
     )
 
+
+_AGAIN = "export it again, with musgd export or what made it; or copy the whole model once more"
 
 _WHEELS = {"litert": "ai-edge-litert"}
 """Those that are called otherwise than the runtime."""
@@ -146,7 +150,9 @@ def check_output(folder: Path, artifact: Model, shape: Sequence[object]) -> None
     n_classes = len(artifact.names)
     wanted = (1, None, 6) if artifact.nms_free else (1, 4 + n_classes, None)
     if len(shape) != 3 or not _agree(shape, wanted):
-        raise _other_model(folder, f"gives {_words(shape)}, which does not fit {n_classes} classes")
+        raise _other_model(
+            folder, f"gives {_words(shape)}, which does not fit its {n_classes} classes"
+        )
 
 
 def _agree(shape: Sequence[object], wanted: Sequence[int | None]) -> bool:
@@ -163,7 +169,4 @@ def _words(shape: Sequence[object]) -> str:
 
 
 def _other_model(folder: Path, what: str) -> MusgdError:
-    return MusgdError(
-        f"the model in {folder} {what}, as is said of it",
-        "export it again, with musgd export or what made it",
-    )
+    return MusgdError(f"the model in {folder} {what}", _AGAIN)

@@ -228,7 +228,7 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
     from musgd_cli.errors import UsageError
 
     if notes.task not in (None, "detect"):
-        raise _not_a_detector(file, f"is a {notes.task} model")
+        raise _not_a_detector(file, f"is for the task {notes.task}")
     if len(model.outputs) != 1:
         raise _not_a_detector(file, f"has {len(model.outputs)} outputs")
     shape = model.outputs[0]
@@ -261,7 +261,7 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
 def _not_a_detector(file: Path, what: str) -> Exception:
     from musgd_cli.errors import UsageError
 
-    return UsageError(f"{file} {what}; musgd measures detectors", "give a detection model")
+    return UsageError(f"{file} {what}; what is measured is detection", "give a detection model")
 
 
 def _words(shape: Shape) -> str:

@@ -60,7 +60,7 @@ class ModelFile:
             if convolution.macs is None:
                 return None
             macs[convolution.is_int8] += convolution.macs
-        return macs[True] / macs.total()
+        return round(macs[True] / macs.total(), 4)
 
     @property
     def precision(self) -> Precision:
@@ -88,5 +88,6 @@ def damaged(file: Path, kind: str, why: object) -> MusgdError:
         why: In words; an exception of a parser speaks for itself.
     """
     return MusgdError(
-        f"{file} cannot be read as {kind}: {why}", "copy the whole model once more, or export it"
+        f"{file} cannot be read as {kind}: {why}",
+        "copy the whole model once more, or export it again",
     )

@@ -7,6 +7,7 @@ of interest here. Their numbers are those of ``onnx.proto3``.
 from __future__ import annotations
 
 import math
+import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,10 +18,15 @@ from musgd_cli.records import FloatPrecision
 
 KIND = "ONNX"
 
+_FLOAT = 1
 _INT8 = frozenset({2, 3})  # TensorProto.UINT8 and INT8
-_FLOATS: dict[int, FloatPrecision] = {1: "fp32", 10: "fp16", 16: "bf16"}
+_FLOATS: dict[int, FloatPrecision] = {_FLOAT: "fp32", 10: "fp16", 16: "bf16"}
 _INT8_CONVOLUTIONS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input holds the weights."""
+
+_WINDOWS = frozenset({"Conv", *_INT8_CONVOLUTIONS, "MaxPool", "AveragePool"})
+
+Sides = tuple[int, int]
 
 Fields = dict[int, list[int | memoryview]]
 """A message: each field's values by its number, messages and texts not yet unpacked."""
@@ -59,10 +65,12 @@ def read(file: Path) -> ModelFile:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A stored tensor, but for its values."""
+    """A stored tensor."""
 
     type: int
     shape: tuple[int, ...]
+    values: memoryview
+    """As bytes; empty where they are kept in another way."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,23 @@ class _Node:
     kind: str
     inputs: list[str]
     outputs: list[str]
+    numbers: dict[str, list[int]]
+    """Attributes that are lists of integers."""
+
+    def slid(self, sides: Sides) -> Sides | None:
+        """Return height and width of what a window that slides over these sides gives."""
+        kernel = self.numbers.get("kernel_shape")
+        if kernel is None or len(kernel) != 2:
+            return None
+        strides = self.numbers.get("strides", [1, 1])
+        pads = self.numbers.get("pads", [0, 0, 0, 0])
+        dilations = self.numbers.get("dilations", [1, 1])
+        height, width = (
+            (sides[i] + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i]
+            + 1
+            for i in (0, 1)
+        )
+        return height, width
 
 
 @dataclass
@@ -91,6 +116,7 @@ class _Graph:
         for node in self._nodes:
             for name in node.inputs:
                 self._takers[name].add(node.kind)
+        self._sides = self._find_sides()
 
     def _messages(self, number: int) -> Iterator[Fields]:
         return map(_fields, _views(self.message, number))
@@ -99,32 +125,57 @@ class _Graph:
         for entry in map(_fields, _views(tensor, 13)):
             if _text(entry, 1) == "location":
                 self.outside.add(_text(entry, 2))
-        return _Tensor(_number(tensor, 2), tuple(_numbers(tensor, 1)))
+        return _Tensor(_number(tensor, 2), tuple(_numbers(tensor, 1)), _view(tensor, 9))
 
     def _node(self, message: Fields) -> _Node:
-        outputs = _texts(message, 2)
-        kind = _text(message, 4)
-        if kind == "Constant":
-            for attribute in map(_fields, _views(message, 5)):
-                for tensor in _views(attribute, 5):
-                    self.tensors[outputs[0]] = self._tensor(_fields(tensor))
-        return _Node(kind, _texts(message, 1), outputs)
+        node = _Node(_text(message, 4), _texts(message, 1), _texts(message, 2), {})
+        for attribute in map(_fields, _views(message, 5)):
+            if 8 in attribute:
+                node.numbers[_text(attribute, 1)] = _numbers(attribute, 8)
+            if node.kind == "Constant" and 5 in attribute:
+                self.tensors[node.outputs[0]] = self._tensor(_fields(_view(attribute, 5)))
+        return node
+
+    def _find_sides(self) -> dict[str, Sides]:
+        """Return heights and widths, those that follow from others included.
+
+        Few exporters note the shapes between nodes. What is no window and no resizing keeps the
+        sides; attention goes through other shapes, but ends on those with which it began.
+        """
+        sides: dict[str, Sides] = {}
+        for name, shape in (self.inputs | self._shapes).items():
+            if len(shape) == 4 and shape[2] and shape[3]:
+                sides[name] = (shape[2], shape[3])
+        for node in self._nodes:
+            found = next((sides[name] for name in node.inputs if name in sides), None)
+            if found and node.kind in _WINDOWS:
+                found = node.slid(found)
+            elif found and node.kind == "Resize":
+                found = self._resized(node, found)
+            if found:
+                for name in node.outputs:
+                    sides.setdefault(name, found)
+        return sides
+
+    def _resized(self, node: _Node, sides: Sides) -> Sides | None:
+        scales = self.tensors.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        if scales is None or scales.type != _FLOAT or len(scales.values) != 16:
+            return None
+        _, _, height, width = struct.unpack("<4f", scales.values)
+        return int(sides[0] * height), int(sides[1] * width)
 
     def convolutions(self) -> Iterator[Convolution]:
         for node in self._nodes:
             if node.kind != "Conv" and node.kind not in _INT8_CONVOLUTIONS:
                 continue
             weights = self._weights(node.inputs[_INT8_CONVOLUTIONS.get(node.kind, 1)])
-            result = self._shapes.get(node.outputs[0], (None,))
-            macs = None
-            if None not in result:
-                # Each value of the result sums over the kernel and the channels of its group.
-                macs = math.prod(side or 0 for side in result) * math.prod(weights.shape[1:])
+            sides = self._sides.get(node.outputs[0])
             yield Convolution(
                 stored=_FLOATS.get(weights.type),
                 n_weights=math.prod(weights.shape),
                 is_int8=node.kind in _INT8_CONVOLUTIONS or self._runs_in_int8(node),
-                macs=macs,
+                # Each place of the result, for each weight.
+                macs=math.prod(weights.shape) * math.prod(sides) if sides else None,
             )
 
     def _weights(self, name: str) -> _Tensor:
