@@ -98,9 +98,10 @@ def predict(
         )
         if live is not None:
             live.update(Text())
-    terminal.show(Text(str(summary)))
-    if as_json:
-        terminal.say(str(summary))
+    if summary.frames:
+        terminal.show(Text(str(summary)))
+        if as_json:
+            terminal.say(str(summary))
     if summary.saved is not None:
         terminal.say(f"saved {summary.saved}")
     if summary.error is not None:

@@ -118,8 +118,9 @@ def open_source(spec: str) -> Source:
 
 
 def _images_in(folder: Path) -> tuple[Path, ...]:
-    def by_number(path: Path) -> list[tuple[int, str]]:
-        return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]
+    def by_number(path: Path) -> list[str | int]:
+        parts = re.split(r"(\d+)", path.name)  # text and number in turns
+        return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 
     try:
         entries = list(folder.iterdir())

@@ -114,7 +114,7 @@ def _predict(folder: Path, options: argparse.Namespace) -> int:
     if watched and not pictures:
         sys.stderr.write("\r\x1b[K")
     stream = sys.stderr if options.json else sys.stdout
-    if not (options.json and options.quiet):
+    if summary.frames and not (options.json and options.quiet):
         stream.write(f"{summary}\n")
     if summary.saved is not None and not options.quiet:
         sys.stderr.write(f"saved {summary.saved}\n")
