@@ -716,7 +716,7 @@ class PowerReading(Frozen):
     source: str
     """E.g. ``rapl:package-0``."""
     scope: str
-    """``board``, ``module``, ``gpu`` or ``package``."""
+    """What it is of: ``board``, ``module``, ``rails``, ``gpu``, ``package`` or ``sensor``."""
     kind: Kind
     hz: float | None
     """Samples a second; ``None`` for a hardware counter that is read twice."""

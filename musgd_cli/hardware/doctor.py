@@ -16,6 +16,7 @@ from pathlib import Path
 from musgd_cli.hardware import boards, power
 from musgd_cli.hardware.boards import Board
 from musgd_cli.hardware.cpu import usable_cores
+from musgd_cli.hardware.power.pmic import has_pmic
 from musgd_cli.hardware.thermal import throttled
 from musgd_cli.hardware.tree import DEVICE_TREES, Tree
 from musgd_cli.records import Check, Host
@@ -201,6 +202,8 @@ def _power_meter(machine: _Machine) -> Iterator[Check]:
         mend = "run musgd bench outside the container to measure power"
     elif machine.board.name.startswith("x86"):
         mend = "sudo modprobe intel_rapl_msr; a virtual machine has no meter"
+    elif has_pmic(machine.tree):
+        mend = "install vcgencmd, which asks the board's power chip: sudo apt install raspi-utils"
     else:
         mend = (
             "wire an INA219 into the 5 V supply; on a Raspberry Pi, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -113,7 +115,9 @@ class Tree:
     def children(self, folder: str, pattern: str = "*") -> list[str]:
         """Return the paths of a folder's entries that match, numbers in them sorted as such."""
         try:
-            names = [entry.name for entry in self.locate(folder).glob(pattern)]
+            # Path.glob takes three times as long, and this is called while frames are timed.
+            with os.scandir(self.locate(folder)) as entries:
+                names = fnmatch.filter([entry.name for entry in entries], pattern)
         except OSError:
             return []
         return [f"{folder}/{name}" for name in sorted(names, key=_by_number)]

@@ -114,6 +114,12 @@ def test_a_counter_only_root_may_read_names_the_udev_rule(as_nobody: Copied) -> 
     assert "powercap" in (check.mend or "")
 
 
+def test_a_pi5_needs_no_wires_but_the_command(copied: Copied) -> None:
+    tree = copied("pi5")
+    shutil.rmtree(tree / "answers")
+    assert "vcgencmd" in (of_tree(tree)["power meter"].mend or "")
+
+
 def test_a_card_without_driver_is_seen_on_the_bus(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(BOARDS / "x86-gpu", tree, symlinks=True)

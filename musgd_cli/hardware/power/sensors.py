@@ -108,10 +108,11 @@ def _hwmon_power(tree: Tree, clock: Clock) -> tuple[list[Found], list[Found]]:
     others: list[Found] = []
     for device, name in names.items():
         # Some drivers tell a mean alone, over power1_average_interval milliseconds.
-        files = (tree.locate(f"{device}/power1_{kind}") for kind in ("input", "average"))
-        file = next((path for path in files if path.exists()), None)
-        if file is None or name == "ina3221":
+        files = (f"{device}/power1_{figure}" for figure in ("input", "average"))
+        shown = next(filter(tree.exists, files), None)
+        if shown is None or name == "ina3221":
             continue
+        file = tree.locate(shown)
         kind: Kind = "reported"
         read_w = _scaled(_number_in(file), 1e-6)
         if device in inputs:

@@ -26,9 +26,10 @@ _PATIENCE_S = 5.0
 _POLL_S = 0.1
 
 _STALE_S = 60.0
-"""A file whose last sample is older is of another time, or of another clock."""
+"""A file that ended so long ago, or begins so far ahead, is of another time or another clock."""
 
 _PERIODS_KEPT = 100
+"""Enough to tell the meter's usual period by, when a window is short."""
 
 _CLOCK_SET_S = 0.2
 """Time of day and the steady clock may drift apart so far within a window; more is a step."""
@@ -279,8 +280,8 @@ class CsvMeter:
         self.source = f"csv:{path.name}"
         self.hz = Trace(self._samples).hz
         now = time.time()
-        if self._samples and not self._samples[0][0] < now < self._samples[-1][0] + _STALE_S:
-            off_s = self._samples[-1][0] - now
+        off_s = self._samples[-1][0] - now if self._samples else 0.0
+        if off_s < -_STALE_S or (self._samples and self._samples[0][0] > now + _STALE_S):
             raise UsageError(
                 f"{path} ends {abs(off_s):.0f} s {'ahead' if off_s > 0 else 'ago'} by this "
                 "machine's clock",
@@ -291,7 +292,6 @@ class CsvMeter:
     def begin(self) -> None:
         """Begin a window; one that is open is dropped."""
         self._began = time.time(), time.monotonic()
-        # Older samples than these only tell the meter's usual period.
         self._samples = self._samples[-_PERIODS_KEPT:]
 
     def end(self) -> PowerReading | None:
