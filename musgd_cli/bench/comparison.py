@@ -7,16 +7,25 @@ length of the run, is compared and told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, floor, log, sqrt
 from pathlib import Path
 from statistics import fmean, variance
+from typing import NamedTuple
 
 from musgd_cli.bench.figures import FIGURES, Figure, find
 from musgd_cli.bench.interval import FEWEST_REPEATS, t95
 from musgd_cli.errors import UsageError
-from musgd_cli.records import BenchReport, BenchReports, Change, Comparison, Difference, Host
+from musgd_cli.records import (
+    Artifact,
+    BenchReport,
+    BenchReports,
+    Change,
+    Comparison,
+    Difference,
+    Host,
+)
 from musgd_cli.storage import read_json, read_record
 
 RAM_TOLERANCE = 0.05
@@ -50,12 +59,57 @@ def read_baseline(path: Path) -> tuple[BenchReport, ...]:
 # -------------------------------------------------------------------------------------- refusals
 
 
-def require_same_machine(host: Host, baseline: Sequence[BenchReport]) -> None:
-    """Refuse a baseline that holds no report of this machine.
+class Identity(NamedTuple):
+    """What a report must have in common with the one it is compared with."""
+
+    runtime: str
+    precision: str
+    imgsz: int
+    threads: int
+    target: str
+
+    @classmethod
+    def of(cls, report: BenchReport) -> Identity:
+        """Read it from a report."""
+        return cls(*(getattr(report, name) for name in cls._fields))
+
+    def differing(self, other: Identity) -> list[str]:
+        """Say in what it differs, from the first field to the last."""
+        pairs = zip(self._fields, self, other, strict=True)
+        return [
+            f"{name} {mine} here, {theirs} in the baseline"
+            for name, mine, theirs in pairs
+            if mine != theirs
+        ]
+
+
+def require_comparable(
+    host: Host,
+    artifacts: Iterable[Artifact],
+    threads: Sequence[int],
+    baseline: Sequence[BenchReport],
+) -> None:
+    """Refuse a baseline before anything is measured.
+
+    Args:
+        host: This machine.
+        artifacts: What is to be measured.
+        threads: Each of them at each.
+        baseline: What its reports are to be compared with.
 
     Raises:
-        UsageError: It says what differs.
+        UsageError: See :func:`compare`.
     """
+    here = _of_this_machine(host, baseline)
+    asked = [
+        (Identity(a.runtime, a.precision, a.imgsz, count, a.target), a.names)
+        for a in artifacts
+        for count in threads
+    ]
+    _require_same_models(asked, here)
+
+
+def _of_this_machine(host: Host, baseline: Sequence[BenchReport]) -> list[BenchReport]:
     differences = [_machine_differences(host, report.host) for report in baseline]
     if all(differences):
         fewest = sorted(differences, key=len)[0]
@@ -63,6 +117,35 @@ def require_same_machine(host: Host, baseline: Sequence[BenchReport]) -> None:
             f"the baseline is of another machine: {', '.join(fewest)}",
             "measure the baseline here: musgd bench --json > baseline.json",
         )
+    pairs = zip(baseline, differences, strict=True)
+    return [report for report, told in pairs if not told]
+
+
+def _require_same_models(
+    asked: Sequence[tuple[Identity, tuple[str, ...]]], baseline: Sequence[BenchReport]
+) -> None:
+    alike = [
+        (names, other) for kind, names in asked for other in baseline if Identity.of(other) == kind
+    ]
+    if not alike:
+        first, _ = asked[0]
+        differences = [first.differing(Identity.of(other)) for other in baseline]
+        fewest = sorted(differences, key=len)[0]
+        raise UsageError(
+            f"the baseline is of another model or setting: {', '.join(fewest)}",
+            "bench the same artifacts with the same --threads as the baseline",
+        )
+    for names, other in alike:
+        if names and other.names and names != other.names:
+            raise UsageError(
+                f"the baseline is of another model: {_in_words(names)} here, "
+                f"{_in_words(other.names)} in the baseline",
+                "give a baseline of the same model, or of one with the same classes",
+            )
+
+
+def _in_words(names: tuple[str, ...]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
 
 
 def _machine_differences(here: Host, there: Host) -> list[str]:
@@ -88,42 +171,14 @@ def _near(a: float | None, b: float | None, tolerance: float) -> bool:
     return abs(a - b) <= tolerance * max(a, b)
 
 
-_KEYS = ("runtime", "precision", "imgsz", "threads", "target")
-
-
-def _key(report: BenchReport) -> tuple[object, ...]:
-    return tuple(getattr(report, name) for name in _KEYS)
-
-
 def _counterpart(report: BenchReport, baseline: Sequence[BenchReport]) -> BenchReport | None:
     """Find the report to compare with: of several the same file's, then the latest."""
-    alike = [other for other in baseline if _key(other) == _key(report)]
+    alike = [other for other in baseline if Identity.of(other) == Identity.of(report)]
     return max(
         alike,
         key=lambda other: (other.artifact_sha256 == report.artifact_sha256, other.started or ""),
         default=None,
     )
-
-
-def _require_same_classes(report: BenchReport, other: BenchReport) -> None:
-    # A report without names is older; classes that have objects are in its accuracy.
-    if report.names and other.names:
-        same = report.names == other.names
-    else:
-        same = _other_images(report, other) is not None or set(report.ap50) == set(other.ap50)
-    if not same:
-        mine, theirs = (
-            f"{len(names)} classes ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-            for names in (_names(report), _names(other))
-        )
-        raise UsageError(
-            f"the baseline is of another model: {mine} here, {theirs} in the baseline",
-            f"give a baseline of the model in {report.artifact}",
-        )
-
-
-def _names(report: BenchReport) -> tuple[str, ...]:
-    return report.names or tuple(report.ap50)
 
 
 # ------------------------------------------------------------------------------------ comparison
@@ -134,6 +189,10 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """Compare each report with the baseline's of its runtime, precision, size, threads and target.
 
+    Args:
+        reports: At least one, all of one bench.
+        baseline: What :func:`read_baseline` returned.
+
     Returns:
         One a report, in their order; one without a counterpart says so.
 
@@ -141,41 +200,19 @@ def compare(
         UsageError: The baseline is of another machine or another model, or none of the reports has
             a counterpart in it.
     """
-    for report in reports:
-        require_same_machine(report.host, baseline)
-    here = [b for b in baseline if not _machine_differences(reports[0].host, b.host)]
-    pairs = [(report, _counterpart(report, here)) for report in reports]
-    if not any(other for _, other in pairs):
-        raise _nothing_alike(reports[0], here)
-    for report, other in pairs:
-        if other is not None:
-            _require_same_classes(report, other)
-    return tuple(_compare(report, other) for report, other in pairs)
-
-
-def _nothing_alike(report: BenchReport, baseline: Sequence[BenchReport]) -> UsageError:
-    def differing(other: BenchReport) -> list[str]:
-        return [name for name in _KEYS if getattr(other, name) != getattr(report, name)]
-
-    nearest = min(baseline, key=lambda other: len(differing(other)))
-    told = ", ".join(
-        f"{name} {getattr(report, name)} here, {getattr(nearest, name)} in the baseline"
-        for name in differing(nearest)
-    )
-    return UsageError(
-        f"the baseline is of another model or setting: {told}",
-        "bench the same artifacts with the same --threads as the baseline",
-    )
+    here = _of_this_machine(reports[0].host, baseline)
+    _require_same_models([(Identity.of(report), report.names) for report in reports], here)
+    return tuple(_compare(report, _counterpart(report, here)) for report in reports)
 
 
 def _compare(report: BenchReport, other: BenchReport | None) -> Comparison:
     if other is None:
-        key = ", ".join(f"{name} {value}" for name, value in zip(_KEYS, _key(report), strict=True))
+        kind = ", ".join(f"{name} {value}" for name, value in Identity.of(report)._asdict().items())
         return Comparison(
             artifact=report.artifact,
             threads=report.threads,
             baseline_artifact=None,
-            not_compared={"everything": f"the baseline has no report of {key}"},
+            not_compared={"everything": f"the baseline has no report of {kind}"},
         )
     why_not = {
         kind: why

@@ -15,6 +15,7 @@ from musgd_cli.commands import (
     demo,
     doctor,
     export,
+    fit,
     plan,
     predict,
     profiles,
@@ -59,6 +60,7 @@ app.command()(train.train)
 app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)
+app.command()(fit.fit)
 app.command()(predict.predict)
 app.command()(bundle.bundle)
 app.command()(demo.demo)

@@ -12,10 +12,6 @@ from musgd_cli.commands.options import Data, Json, Quiet, Set, Target
 if TYPE_CHECKING:
     from musgd_cli.bench.process import Progress
     from musgd_cli.bench.subject import Subject
-    from musgd_cli.records import BenchSettings
-
-MOST_SWEPT = 8
-"""Cores up to which a sweep tries every count; beyond, it doubles them."""
 
 SUSTAINED_WARMUP_S = 0.0
 """A sustained run shows how the board warms up: none of it is left out."""
@@ -70,6 +66,22 @@ def bench(
             "--estimate-power", help="Without a meter, say what a board like this should draw."
         ),
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Compare with an earlier report, or with what --json printed."
+        ),
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="FIGURE>LIMIT",
+            help="Exit with 4 where a report is beyond: p50>40ms or, of the baseline, p50>1.05x, "
+            "fps<-5%, map50_95<baseline-0.01. Within the noise of the repeats it only warns; not "
+            "measured, or estimated, fails. Repeatable.",
+        ),
+    ] = None,
     target: Target = None,
     assignments: Set = None,
     as_json: Json = False,
@@ -85,15 +97,20 @@ def bench(
     from rich.text import Text
 
     from musgd_cli.bench import choose, measure_all
+    from musgd_cli.bench.comparison import compare, read_baseline, require_comparable
+    from musgd_cli.bench.thresholds import broken, parse_threshold, require_baseline
+    from musgd_cli.commands.planning import bench_settings, thread_counts
     from musgd_cli.console import Terminal, print_error
-    from musgd_cli.errors import MusgdError, UnsupportedError
+    from musgd_cli.errors import CheckFailedError, MusgdError, UnsupportedError
+    from musgd_cli.hardware import detect, usable_cores
     from musgd_cli.hardware.power import choose_meter
-    from musgd_cli.records import BenchReport, BenchReports
+    from musgd_cli.records import BenchReport, BenchReports, Broken
     from musgd_cli.report.terminal.bench import bench_table
+    from musgd_cli.report.terminal.comparison import comparison_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    counts = _thread_counts(threads)
-    settings = _settings(
+    counts = thread_counts(threads)
+    settings = bench_settings(
         {
             "bench.duration_s": _duration(duration, frames, sustained),
             "bench.repeats": ("--repeats", repeats),
@@ -104,7 +121,17 @@ def bench(
     )
     reports: list[BenchReport] = []
     failures: list[MusgdError] = []
+    thresholds = [parse_threshold(text) for text in fail_if or ()]
+    require_baseline(thresholds, given=against is not None)
     subjects = choose(paths or (), failures.append)
+    baseline = () if against is None else read_baseline(against)
+    if baseline:
+        require_comparable(
+            detect(),
+            [subject.artifact for subject in subjects],
+            [count or usable_cores() for count in counts or (settings.threads,)],
+            baseline,
+        )
     with terminal.live(Text()) as live:
         begun: set[Path] = set()
 
@@ -136,34 +163,26 @@ def bench(
         raise failures[0]
     for failure in dict.fromkeys(failures):
         print_error(failure)
+    beyond: tuple[Broken, ...] = ()
     if reports:
+        comparisons = compare(reports, baseline) if baseline else ()
+        beyond = broken(thresholds, reports, comparisons)
         terminal.show(bench_table(reports))
-        terminal.emit(BenchReports(reports=tuple(reports)))
+        if comparisons:
+            terminal.show(comparison_table(comparisons))
+        terminal.emit(BenchReports(reports=tuple(reports), comparisons=comparisons, broken=beyond))
+    for one in beyond:
+        if not one.certain:
+            terminal.warn(one.what)
     # An engine that is missing here is no failure of the bench, as long as another one ran.
     serious = [error for error in failures if not isinstance(error, UnsupportedError)]
     if serious or not reports:
         raise typer.Exit(int((serious or failures)[0].exit_code))
-
-
-def _thread_counts(text: str | None) -> tuple[int, ...] | None:
-    from musgd_cli.errors import UsageError
-    from musgd_cli.hardware import usable_cores
-
-    if text is None:
-        return None
-    if text.strip() == "sweep":
-        cores = usable_cores()
-        doubled = [2**i for i in range(cores.bit_length()) if 2**i <= cores]
-        return tuple(range(1, cores + 1)) if cores <= MOST_SWEPT else (*doubled, cores)
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = (-1,)
-    if min(counts) < 0:
-        raise UsageError(
-            f"--threads {text} is no thread count", "try --threads 2, --threads 1,2 or sweep"
+    if any(one.certain for one in beyond):
+        raise CheckFailedError(
+            "; ".join(one.what for one in beyond if one.certain),
+            "find what changed, or move the limit; the reports are kept",
         )
-    return counts
 
 
 def _duration(
@@ -176,19 +195,6 @@ def _duration(
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} all say how long to measure", "leave one of them")
     return ("--duration", duration) if sustained is None else ("--sustained", sustained)
-
-
-def _settings(
-    options: dict[str, tuple[str, float | None]],
-    target: str | None,
-    assignments: list[str] | None,
-) -> BenchSettings:
-    from musgd_cli.commands.planning import settings_of
-    from musgd_cli.hardware import detect
-    from musgd_cli.settings import settle
-
-    flags, spelling = settings_of(options, assignments)
-    return settle(host=detect(), target=target, flags=flags, spelling=spelling).bench
 
 
 def _line(subject: Subject, progress: Progress) -> str:

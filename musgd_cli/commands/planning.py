@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musgd_cli.console import Terminal
-    from musgd_cli.records import Plan
+    from musgd_cli.records import BenchSettings, Plan
+
+MOST_SWEPT = 8
+"""Cores up to which a sweep tries every count; beyond, it doubles them."""
 
 
 def settings_of(
@@ -93,3 +96,51 @@ def settle_from_options(
             f"musgd profiles copy {nearest.name} {host.board}.toml starts one of your own",
         )
     return settled
+
+
+def bench_settings(
+    options: Mapping[str, tuple[str, float | None]],
+    target: str | None,
+    assignments: list[str] | None,
+) -> BenchSettings:
+    """Settle how this machine measures.
+
+    Args:
+        options: See :func:`settings_of`.
+        target: ``--target``.
+        assignments: The ``KEY=VALUE`` of each ``--set``.
+
+    Raises:
+        UsageError: A name, key or value is wrong, or one setting is given by two options.
+    """
+    from musgd_cli.hardware import detect
+    from musgd_cli.settings import settle
+
+    flags, spelling = settings_of(options, assignments)
+    return settle(host=detect(), target=target, flags=flags, spelling=spelling).bench
+
+
+def thread_counts(text: str | None) -> tuple[int, ...] | None:
+    """Read ``--threads``: numbers by commas, 0 for every core, or ``sweep``.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    from musgd_cli.errors import UsageError
+    from musgd_cli.hardware import usable_cores
+
+    if text is None:
+        return None
+    if text.strip() == "sweep":
+        cores = usable_cores()
+        doubled = [2**i for i in range(cores.bit_length()) if 2**i <= cores]
+        return tuple(range(1, cores + 1)) if cores <= MOST_SWEPT else (*doubled, cores)
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = (-1,)
+    if min(counts) < 0:
+        raise UsageError(
+            f"--threads {text} is no thread count", "try --threads 2, --threads 1,2 or sweep"
+        )
+    return counts
