@@ -24,6 +24,11 @@ class Entry:
     machine: str
     """The board; numbered where several machines are one board."""
 
+    @property
+    def name_there(self) -> str:
+        """The name without the machine, for where that is told already."""
+        return self.name.replace(f", {self.machine}", "")
+
     @cached_property
     def folder(self) -> str:
         """The artifact's own name, that of its folder."""
@@ -183,7 +188,7 @@ def _marks(report: BenchReport) -> tuple[str, ...]:
     path = PurePath(report.artifact)
     run = path.parts[-3] if len(path.parts) >= 3 and path.parts[-2] == "artifacts" else ""
     started = (report.started or "")[:19].replace("T", " ")
-    return path.name, run, "sustained" if report.sustained else "short", started
+    return path.name, run, "sustained" if report.sustained else "", started
 
 
 def _told_apart(names: Sequence[str], marks: Sequence[Sequence[str]]) -> list[str]:
@@ -197,7 +202,7 @@ def _told_apart(names: Sequence[str], marks: Sequence[Sequence[str]]) -> list[st
         by_number = [f"no. {number}" for number in range(1, len(alike) + 1)]
         found = next((kind for kind in kinds if len(set(kind)) == len(alike)), by_number)
         for index, mark in zip(alike, found, strict=True) if len(alike) > 1 else ():
-            told[index] = f"{names[index]} ({mark or 'other'})"
+            told[index] = f"{names[index]} ({mark})" if mark else names[index]
     return told
 
 

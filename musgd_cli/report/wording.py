@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from musgd_cli.records import BenchReport, Host
@@ -94,6 +94,8 @@ class Remark:
     """A word or two beside the row."""
     text: str
     """A clause that follows the report's name."""
+    about: Literal["speed", "accuracy", "power"] = "speed"
+    """Which of its figures."""
 
 
 def remarks(report: BenchReport) -> tuple[Remark, ...]:
@@ -108,12 +110,17 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
             "measured on an emulated machine: no speed is shown, for it would not be the board's",
         )
     if report.gate == "failed":
-        yield Remark("gate failed", "failed the gate against its float parent when it was exported")
+        yield Remark(
+            "gate failed",
+            "failed the gate against its float parent when it was exported",
+            "accuracy",
+        )
     if report.gate == "inconclusive":
         yield Remark(
             "gate unclear",
             "it was unclear whether it passes the gate against its float parent when it was "
             "exported",
+            "accuracy",
         )
     if report.throttled:
         yield Remark("throttled", "the processor was throttled during the run")
@@ -134,4 +141,4 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
             f"other processes used {report.cores_used_by_others:.2g} cores meanwhile",
         )
     if report.power_kind == "estimated":
-        yield Remark("power estimated", "its power is estimated, not measured")
+        yield Remark("power estimated", "its power is estimated, not measured", "power")

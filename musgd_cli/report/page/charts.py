@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
+from musgd_cli.report.labels import GLYPH, Box, place, staircase_boxes
 from musgd_cli.report.lineup import Entry
 from musgd_cli.report.page.markup import node
 from musgd_cli.report.page.scales import Scale, spanning, tick_label
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 1040, 350
 """Widths that each chart is drawn in, pixels; the page shows the one that fits the screen."""
-
-_GLYPH = 6.3
-"""Width of a character of a label, pixels: what keeps labels off each other."""
-_LINE = 14
-
-Box = tuple[float, float, float, float]
-"""Left, right, top and bottom, pixels."""
 
 _MOST_SLICES = 240
 """Points of a curve over time; more of them are averaged, which a screen could not show."""
@@ -78,7 +71,7 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     scale = ", logarithmic" if x.logarithmic else ""
     svg.append(_label((left + right) / 2, height - 8, f"{cost}{scale}", anchor="middle"))
     svg.append(_label(2, 14, "mAP50-95"))
-    svg.append(_label(left + 6, top + 12, "↖ better", class_="hint"))
+    svg.append(_label(right, 14, "better: up and to the left", anchor="end", class_="hint"))
     groups = fronts(points)
     for group, front in groups.items():
         if front:
@@ -87,13 +80,12 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     # What is on the front is drawn last, on top, but gets the first choice of a label's place.
     ranked = sorted(points, key=lambda p: (id(p) not in on_front, p.cost))
     spots = [(x(p.cost), y(p.worth)) for p in ranked]
-    lines = [
-        box
-        for group, front in groups.items()
-        if front
-        for box in _staircase_boxes(front, x, y, group if len(groups) > 1 else None)
-    ]
-    labels = _place([p.entry.name for p in ranked], spots, lines, (left, right, top, bottom))
+    lines = [box for front in groups.values() if front for box in _covered(front, x, y)]
+    for point, (_, at) in zip(ranked, spots, strict=True):
+        low, high = point.interval or (point.cost, point.cost)
+        lines.append((x.within(low), x.within(high), at - 1, at + 1))
+    names = [p.entry.name if width >= WIDE else p.entry.name_there for p in ranked]
+    labels = place(names, spots, lines, (left, right, top, bottom))
     for point, spot, label in reversed(list(zip(ranked, spots, labels, strict=True))):
         mark = node("g", class_="point" if id(point) in on_front else "point beaten")
         mark.append(node("title", _about(point, cost, on_front=id(point) in on_front)))
@@ -102,7 +94,9 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
             mark.append(node("line", x1=low, x2=high, y1=spot[1], y2=spot[1], class_="interval"))
         mark.append(marker(point.entry, *spot, hollow=point.estimated))
         if label is not None:
-            mark.append(_label(label.x, label.y, label.text, anchor=label.anchor))
+            mark.append(
+                _label(spot[0] + label.dx, spot[1] + label.dy, label.text, anchor=label.anchor)
+            )
         svg.append(mark)
     return svg
 
@@ -119,6 +113,13 @@ def _about(point: Point, cost: str, *, on_front: bool) -> str:
     return "\n".join(said)
 
 
+def _covered(front: Sequence[Point], x: Scale, y: Scale) -> list[Box]:
+    """Return where a staircase and its name are."""
+    at = y(front[-1].worth)
+    name = (x.end - len(front[0].group) * GLYPH, x.end, at - 18, at)
+    return [*staircase_boxes([(x(p.cost), y(p.worth)) for p in front], x.end), name]
+
+
 def _staircase(front: Sequence[Point], x: Scale, y: Scale, name: str | None) -> Iterator[Element]:
     steps = [f"M{x(front[0].cost):.1f},{y(front[0].worth):.1f}"]
     steps += [f"H{x(point.cost):.1f}V{y(point.worth):.1f}" for point in front[1:]]
@@ -126,86 +127,6 @@ def _staircase(front: Sequence[Point], x: Scale, y: Scale, name: str | None) -> 
     yield node("path", d="".join(steps), class_="front")
     if name is not None:
         yield _label(x.end, y(front[-1].worth) - 6, name, anchor="end", class_="front-name")
-
-
-def _staircase_boxes(front: Sequence[Point], x: Scale, y: Scale, name: str | None) -> Iterator[Box]:
-    """Return where a staircase and its name are, which labels keep clear of."""
-    ends = [*(x(point.cost) for point in front[1:]), x.end]
-    for point, end in zip(front, ends, strict=True):
-        at = y(point.worth)
-        yield x(point.cost), end, at - 2, at + 2
-    for before, point in pairwise(front):
-        at = x(point.cost)
-        yield at - 2, at + 2, y(point.worth), y(before.worth)
-    if name is not None:
-        at = y(front[-1].worth)
-        yield x.end - len(name) * _GLYPH, x.end, at - 18, at
-
-
-@dataclass(frozen=True)
-class _Placed:
-    x: float
-    y: float
-    text: str
-    anchor: str
-
-
-def _place(
-    texts: Sequence[str],
-    spots: Sequence[tuple[float, float]],
-    lines: Sequence[Box],
-    frame: Box,
-) -> list[_Placed | None]:
-    """Find a place beside each spot where its text hides nothing; ``None`` where there is none.
-
-    Args:
-        texts: What to write, the most important first.
-        spots: Where the marks are.
-        lines: What else is drawn.
-        frame: What texts keep within.
-    """
-    marks: list[Box] = [(sx - 8, sx + 8, sy - 8, sy + 8) for sx, sy in spots]
-    taken = list(lines)
-    placed: list[_Placed | None] = []
-    for number, (text, (sx, sy)) in enumerate(zip(texts, spots, strict=True)):
-        others = [*taken, *marks[:number], *marks[number + 1 :]]
-        length = len(text) * _GLYPH
-        found = None
-        for anchor, dx, dy in _AROUND:
-            begin = {"start": 0.0, "end": -length, "middle": -length / 2}[anchor] + sx + dx
-            box = (begin, begin + length, sy + dy - 10, sy + dy + 3)
-            if _within(box, frame) and not any(_overlap(box, other) for other in others):
-                found = _Placed(sx + dx, sy + dy, text, anchor)
-                taken.append(box)
-                break
-        placed.append(found)
-    return placed
-
-
-_AROUND = [
-    ("start", 11, 4),
-    ("end", -11, 4),
-    ("middle", 0, -12),
-    ("middle", 0, 20),
-    ("start", 9, -9),
-    ("end", -9, -9),
-    ("start", 9, 17),
-    ("end", -9, 17),
-    ("start", 9, -22),
-    ("end", -9, -22),
-    ("start", 9, 30),
-    ("end", -9, 30),
-]
-
-
-def _within(box: Box, frame: Box) -> bool:
-    return (
-        box[0] >= frame[0] and box[1] <= frame[1] and box[2] >= frame[2] and box[3] <= frame[3] + 2
-    )
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 # ---------------------------------------------------------------------------------- distributions
@@ -220,7 +141,7 @@ def distributions(entries: Sequence[Entry], width: int) -> Element:
     """
     beside = width >= WIDE
     row, above = (50, 14) if beside else (66, 0)
-    left, right = (250, width - 170) if beside else (8, width - 8)
+    left, right = (286, width - 170) if beside else (8, width - 8)
     height = above + row * len(entries) + 56
     ends = [
         value
@@ -274,13 +195,13 @@ def _distribution(entry: Entry, x: Scale, base: float, *, beside: bool) -> Eleme
         group.append(node("line", x1=at, x2=at, y1=base, y2=base - tall * part, class_=kind))
     if beside:
         group.append(marker(entry, 8, base - 9, size=5))
-        group.append(_label(22, base - 5, _cut(entry.name, 36)))
+        group.append(_label(22, base - 5, _cut(entry.name, 41)))
         for at, figure in zip(_QUANTILES_AT, figures, strict=True):
             kind = "lead" if figure is figures[0] else "figures"
             group.append(_label(x.end + at, base - 5, figure, anchor="end", class_=kind))
     else:
         group.append(marker(entry, x.start + 5, base - 46, size=4.5))
-        group.append(_label(x.start + 16, base - 42, _cut(entry.name, 32)))
+        group.append(_label(x.start + 16, base - 42, _cut(entry.name, 40)))
         group.append(_label(x.end, base - 42, f"{figures[0]} ms", anchor="end", class_="lead"))
     return group
 

@@ -21,6 +21,7 @@ from musgd_cli.report.page.markup import DASH, node
 from musgd_cli.report.page.table import missing_figures, table
 from musgd_cli.report.trade_off import Point, energy_points, fronts, latency_points
 from musgd_cli.report.wording import (
+    EMULATED,
     NOT_MEASURED,
     RUNTIME_NAMES,
     about_accuracy,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 _MOST_CLASSES = 20
 """Classes shown at once; the rest fold away."""
+
+_MOST_COURSES = 6
+"""Short runs drawn over time at once, those that changed most."""
 
 
 def section(name: str, title: str, *children: Element | str | None) -> Element:
@@ -163,14 +167,15 @@ def _least_energy(lineup: Lineup) -> Iterator[Element]:
 
 
 def _card(what: str, figure: str, unit: str, entry: Entry, notes: Sequence[str]) -> Element:
-    flags = [node("span", remark.flag, class_="flag") for remark in entry.remarks]
+    about = {"ms, p50": ("speed",), "J/frame": ("speed", "power")}.get(unit, ("accuracy",))
+    flags = [node("span", r.flag, class_="flag") for r in entry.remarks if r.about in about]
     return node(
         "div",
         node("p", what, class_="what"),
         node("p", node("b", figure), " ", unit, class_="figure"),
-        node("p", entry.name.replace(f", {entry.machine}", ""), class_="who"),
+        node("p", entry.name_there, class_="who"),
         [node("p", note, class_="note") for note in notes],
-        node("p", flags) if flags else None,
+        node("p", [part for flag in flags for part in (flag, " ")]) if flags else None,
         class_="card",
     )
 
@@ -304,7 +309,10 @@ def courses(lineup: Lineup) -> Element | None:
     if not shown:
         return None
     lasting = [_course(entry, wide=True) for entry in shown if entry.report.sustained]
-    short = [_course(entry, wide=False) for entry in shown if not entry.report.sustained]
+    short = sorted(
+        (entry for entry in shown if not entry.report.sustained), key=lambda e: -abs(_change(e)[2])
+    )
+    first, rest = short[:_MOST_COURSES], short[_MOST_COURSES:]
     moments = [moment for entry in shown for moment in entry.report.moments]
     unknown = ["temperature"] if all(m.temperature_c is None for m in moments) else []
     unknown += ["clock"] if all(m.cpu_mhz is None for m in moments) else []
@@ -315,8 +323,15 @@ def courses(lineup: Lineup) -> Element | None:
         "Through the run",
         node("p", f"Whole frames a second, about a second each.{shade}{absent}", class_="lede"),
         node("div", lasting, class_="courses lasting") if lasting else None,
-        node("div", short, class_="courses") if short else None,
+        _courses(first) if first else None,
+        node("details", node("summary", f"{count(len(rest), 'more run')}"), _courses(rest))
+        if rest
+        else None,
     )
+
+
+def _courses(entries: Sequence[Entry]) -> Element:
+    return node("div", [_course(entry, wide=False) for entry in entries], class_="courses")
 
 
 def _course(entry: Entry, *, wide: bool) -> Element:
@@ -329,17 +344,21 @@ def _course(entry: Entry, *, wide: bool) -> Element:
 
 
 def _course_in_words(entry: Entry) -> str:
-    """Say what the frame rate came to: the first and last tenth of the run."""
+    first, last, change = _change(entry)
+    return (
+        f" {entry.report.moments[-1].t_s:.0f} s: {three_digits(first)} FPS in the first tenth, "
+        f"{three_digits(last)} in the last ({change:+.1%})"
+    )
+
+
+def _change(entry: Entry) -> tuple[float, float, float]:
+    """Return the frame rate of the first and the last tenth of a run, and the share it changed."""
     moments = entry.report.moments
     tenth = max(len(moments) // 10, 1)
     first, last = (
         sum(moment.fps for moment in part) / tenth for part in (moments[:tenth], moments[-tenth:])
     )
-    change = (last / first - 1) * 100
-    return (
-        f" {moments[-1].t_s:.0f} s: {three_digits(first)} FPS in the first tenth, "
-        f"{three_digits(last)} in the last ({change:+.1f} %)"
-    )
+    return first, last, last / first - 1
 
 
 # ----------------------------------------------------------------------------------------- figures
@@ -535,20 +554,10 @@ def _run_facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "input", f"{report.imgsz} px, batch 1, {count(report.threads, 'engine thread')}"
     yield "timed", _timing(report)
     yield "warm-up", _warmup(report)
-    yield "repeats", _repeats(report)
-    yield "load", f"{three_digits(report.load_ms)} ms"
-    yield "first inference", f"{three_digits(report.first_inference_ms)} ms"
-    yield (
-        "around it",
-        (
-            f"{three_digits(report.pre_ms)} ms letterbox before, {three_digits(report.post_ms)} ms "
-            "decode after, medians"
-        ),
-    )
-    yield (
-        "harness",
-        _told(None if report.harness_ms is None else f"{report.harness_ms:.3f}", " ms a frame"),
-    )
+    yield "repeats", _repeats(report) if entry.is_timed else EMULATED
+    yield "latency", _latency(report) if entry.is_timed else EMULATED
+    if entry.is_timed:
+        yield from _times_beside(report)
     yield "accuracy", about_accuracy(report)
     if report.n_shared_boxes:
         yield "shared boxes", f"{report.n_shared_boxes} with the float parent"
@@ -570,6 +579,24 @@ def _run_facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "throttled", throttled[report.throttled]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
     yield "versions", _told(versions or None)
+
+
+def _latency(report: BenchReport) -> str:
+    figures = report.latency_ms
+    named = (
+        (name, three_digits(getattr(figures, name)))
+        for name in ("min", "p50", "mean", "p90", "p99", "max")
+    )
+    return ", ".join(f"{name} {figure}" for name, figure in named) + " ms"
+
+
+def _times_beside(report: BenchReport) -> Iterator[tuple[str, str]]:
+    yield "load", f"{three_digits(report.load_ms)} ms"
+    yield "first inference", f"{three_digits(report.first_inference_ms)} ms"
+    yield "letterbox", f"{three_digits(report.pre_ms)} ms before, median"
+    yield "decode", f"{three_digits(report.post_ms)} ms after, median"
+    harness = None if report.harness_ms is None else f"{report.harness_ms:.3f}"
+    yield "harness", _told(harness, " ms a frame")
 
 
 def _timing(report: BenchReport) -> str:

@@ -29,7 +29,7 @@ class Figure:
     value: Callable[[BenchReport], float | None]
     text: Callable[[float], str]
     speed: bool = False
-    """An emulated machine has none."""
+    """It is of the machine: an emulated one has none."""
     lead: bool = False
     below: Callable[[BenchReport], str | None] = lambda _: None
     """What stands under it, small."""
@@ -72,6 +72,7 @@ FIGURES = (
     ),
     Figure("speed", "p90", "ms", lambda r: r.latency_ms.p90, three_digits, speed=True),
     Figure("speed", "p99", "ms", lambda r: r.latency_ms.p99, three_digits, speed=True),
+    Figure("speed", "max", "ms", lambda r: r.latency_ms.max, three_digits, speed=True),
     Figure("speed", "FPS", "model", lambda r: r.fps, three_digits, speed=True),
     Figure(
         "speed", "FPS", "frame", lambda r: r.fps_end_to_end, three_digits, speed=True, lead=True
@@ -112,10 +113,18 @@ FIGURES = (
     Figure("size", "model", "MB", lambda r: r.size_mb, three_digits),
     Figure("size", "memory", "MB", lambda r: r.peak_memory_mb, _whole),
     Figure("size", "GPU mem.", "MB", lambda r: r.gpu_memory_mb, _whole),
-    Figure("energy", "power", "W", lambda r: r.power_w, _energy, below=_watts),
-    Figure("energy", "energy", "J/frame", lambda r: r.energy_per_frame_j, _energy, lead=True),
-    Figure("energy", "net", "J/frame", lambda r: r.net_energy_per_frame_j, _energy),
-    Figure("energy", "FPS", "per watt", lambda r: r.fps_per_watt, three_digits),
+    Figure("energy", "power", "W", lambda r: r.power_w, _energy, below=_watts, speed=True),
+    Figure(
+        "energy",
+        "energy",
+        "J/frame",
+        lambda r: r.energy_per_frame_j,
+        _energy,
+        lead=True,
+        speed=True,
+    ),
+    Figure("energy", "net", "J/frame", lambda r: r.net_energy_per_frame_j, _energy, speed=True),
+    Figure("energy", "FPS", "per watt", lambda r: r.fps_per_watt, three_digits, speed=True),
     Figure("heat", "peak", "°C", lambda r: r.temperature_c, _whole),
 )
 """All columns in their order, but for those that name the row."""
@@ -134,7 +143,7 @@ def table(lineup: Lineup) -> Element:
     head = [_heading(name, "", text=name != "input, px") for name in names]
     for figure in shown:
         head.append(_heading(figure.heading, figure.unit, lead=figure.lead))
-        if ratio and (figure.heading, figure.unit) == ("p99", "ms"):
+        if ratio and (figure.heading, figure.unit) == ("max", "ms"):
             head.append(_heading("speed", "of float"))
     rows = []
     for entry in lineup.entries:
@@ -144,7 +153,7 @@ def table(lineup: Lineup) -> Element:
         cells += [_words(entry.machine)] if several_machines else []
         for figure in shown:
             cells.append(_cell(figure, entry))
-            if ratio and (figure.heading, figure.unit) == ("p99", "ms"):
+            if ratio and (figure.heading, figure.unit) == ("max", "ms"):
                 value = speed_up[entry.name]
                 cells.append(
                     _missing(entry) if value is None else _number(value, f"{value:.2f}{TIMES}")
