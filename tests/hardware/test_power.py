@@ -177,7 +177,7 @@ def test_a_name_of_none_names_those_there_are(spec: str) -> None:
 def test_a_name_where_there_is_no_meter() -> None:
     with pytest.raises(UsageError) as caught:
         choose_meter("rapl", root=BOARDS / "pi4b")
-    assert ".csv" in caught.value.mend and "pass one of" not in caught.value.mend
+    assert caught.value.mend == "pass none, or a file that ends in .csv"
 
 
 def test_a_name_of_several_names_them(copied: Copied) -> None:
@@ -275,6 +275,11 @@ def test_an_estimate_only_for_those_who_ask_and_only_without_a_meter() -> None:
         "estimated",
     )
     assert "model:pi4b" not in sources(BOARDS / "pi4b")
+    named = choose_meter("model", root=BOARDS / "pi4b", estimate=True)
+    assert named is not None and named.kind == "estimated"
+    with pytest.raises(UsageError, match="no meter"):
+        choose_meter("model", root=BOARDS / "pi4b")
+    assert choose_meter(None, root=BOARDS / "pi4b", device="gpu", estimate=True) is None
     measured = choose_meter(None, root=BOARDS / "pi4b-ina219", estimate=True)
     assert measured is not None and measured.kind == "measured"
     assert choose_meter("none", root=BOARDS / "pi4b", estimate=True) is None

@@ -71,30 +71,27 @@ def choose_meter(
         UsageError: No meter, or several, go by that name; the CSV file is none.
         UnsupportedError: The meter is there, but this user may not read it.
     """
-    if spec is None:
-        models = estimates(Tree(root), REAL_TIME) if estimate and device == "cpu" else iter(())
-        return best_meter(root, device=device) or next(models, None)
     if spec == "none":
         return None
-    if spec.lower().endswith(".csv"):
+    if spec and spec.lower().endswith(".csv"):
         return CsvMeter(Path(spec))
-    meters = find_meters(root)
-    named = [meter for meter in meters if _is_called(spec, meter.source)]
+    # A model knows of no GPU.
+    models = list(estimates(Tree(root), REAL_TIME)) if estimate and device == "cpu" else []
+    if spec is None:
+        return best_meter(root, device=device) or next(iter(models), None)
+    meters = [*find_meters(root), *models]
+    named = [meter for meter in meters if spec and meter.source.startswith(spec)]
     exact = [meter for meter in named if meter.source == spec]
     if len(exact or named) == 1:
         return (exact or named)[0]
     for refusal in refused(root):
-        if not named and _is_called(spec, refusal.source):
+        if spec and not named and refusal.source.startswith(spec):
             raise UnsupportedError(refusal.what, refusal.mend)
-    sources = ", ".join(meter.source for meter in named or meters)
+    sources = "".join(f"{meter.source}, " for meter in named or meters)
     raise UsageError(
         f"{spec!r} names {'more than one meter' if named else 'no meter of this machine'}",
-        f"pass one of {sources}, or none" if sources else "pass none, or a meter's .csv file",
+        f"pass {sources}none, or a file that ends in .csv",
     )
-
-
-def _is_called(spec: str, source: str) -> bool:
-    return bool(spec) and source.startswith(spec)
 
 
 @dataclass(frozen=True)

@@ -330,7 +330,8 @@ class CsvMeter:
         """Follow the file until it covers ``end``, or patience is over."""
         deadline_s = time.monotonic() + self._patience_s
         while True:
-            self._samples = _merged([*self._samples, *self._reader.read()])
+            if came := self._reader.read():
+                self._samples = _merged([*self._samples, *came])
             trace = Trace(self._samples)
             if trace.covers(end) or time.monotonic() >= deadline_s:
                 return trace
