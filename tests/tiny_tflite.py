@@ -42,9 +42,9 @@ class Tflite:
         self._graph.tensors.append(tensor)
         return len(self._graph.tensors) - 1
 
-    def constant(self, values: np.ndarray) -> int:
+    def constant(self, values: np.ndarray, scale: float = 0.1) -> int:
         """Add a tensor that is stored."""
-        index = self.tensor(values.shape, str(values.dtype))
+        index = self.tensor(values.shape, str(values.dtype), scale=scale)
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self._graph.tensors[index].buffer = len(self._model.buffers)
@@ -59,6 +59,8 @@ class Tflite:
         type_: str = "float32",
         *,
         name: str = "",
+        scale: float = 0.1,
+        version: int = 1,
         options: str = "",
         **fields: Any,
     ) -> int:
@@ -66,11 +68,11 @@ class Tflite:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, kind)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-        code.version = 1
+        code.version = version
         operator = schema.OperatorT()
         operator.opcodeIndex = len(self._model.operatorCodes)
         self._model.operatorCodes.append(code)
-        operator.inputs, operator.outputs = inputs, [self.tensor(shape, type_, name)]
+        operator.inputs, operator.outputs = inputs, [self.tensor(shape, type_, name, scale)]
         if options:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
             operator.builtinOptions = getattr(schema, f"{options}T")()

@@ -49,6 +49,11 @@ def read(file: Path) -> ModelFile:
         raise damaged(file, KIND, "its names are no text") from error
     except (LookupError, ValueError) as error:
         raise damaged(file, KIND, error) from error
+    for name in graph.outside:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise damaged(file, KIND, f"its weights, {name}, are not in its folder")
+        if not (file.parent / name).is_file():
+            raise damaged(file, KIND, f"its weights, {name}, are not beside it")
     maker = " ".join(filter(None, (_text(model, 2), _text(model, 3))))
     return ModelFile(
         files=(file, *(file.parent / name for name in sorted(graph.outside))),
