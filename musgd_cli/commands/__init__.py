@@ -20,6 +20,7 @@ from musgd_cli.commands import (
     predict,
     profiles,
     prune,
+    report,
     train,
 )
 
@@ -61,6 +62,7 @@ app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)
 app.command()(fit.fit)
+app.command()(report.report)
 app.command()(predict.predict)
 app.command()(bundle.bundle)
 app.command()(demo.demo)
