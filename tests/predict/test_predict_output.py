@@ -85,7 +85,7 @@ def test_a_clip_has_each_frame_of_a_video(make_clip, tmp_path: Path) -> None:
 
 
 def test_frames_of_a_slow_model_stand_until_the_next(make_clip, tmp_path: Path) -> None:
-    # At 20 a second, frames taken at 0, 0.5 and 1 s; a fourth comes too soon for a place of its own.
+    # At 20 a second, frames taken at 0, 0.5 and 1 s; a fourth comes too soon for a place.
     output = video(tmp_path / "out", make_clip)
     shades = (40, 120, 200, 250)
     for shade, t_s in zip(shades, (0, 0.5, 1, 1.01), strict=True):

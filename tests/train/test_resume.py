@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from musgd_cli import train
 from musgd_cli.errors import ExitCode, MusgdError, UsageError
 from musgd_cli.records import StepLog
 from musgd_cli.runs import RunFolder, create_run
-from musgd_cli.signals import StopRequest
 from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.state import resume_file
 
@@ -273,25 +271,6 @@ def test_a_full_disk_leaves_the_last_state_whole(make_plan, new_run):
     assert not [path for path in run.weights.iterdir() if path.name.startswith(".")]
     train.resume(run)
     assert run.finished
-
-
-# --------------------------------------------------------------------------------- asking to stop
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_ends(number):
-    told: list[bool] = []
-    before = signal.getsignal(number)
-    with StopRequest(lambda: told.append(True)) as stop:
-        assert not stop()
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)
-        assert stop()
-        assert told == [True]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-            time.sleep(1)
-    assert signal.getsignal(number) is before
 
 
 def test_the_state_holds_full_precision(stopped):
