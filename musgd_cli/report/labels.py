@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 Box = tuple[float, float, float, float]
@@ -46,7 +47,7 @@ class Placed:
 
 
 def place(
-    texts: Sequence[str],
+    texts: Sequence[Sequence[str]],
     spots: Sequence[tuple[float, float]],
     lines: Iterable[Box],
     frame: Box,
@@ -54,7 +55,7 @@ def place(
     """Find a place beside each mark where its text hides nothing; ``None`` where there is none.
 
     Args:
-        texts: What to write, the most important first.
+        texts: What to write, the most important first: of each its spellings, the best first.
         spots: Where the marks are, pixels.
         lines: What else is drawn.
         frame: What texts keep within.
@@ -62,10 +63,10 @@ def place(
     marks = [(x - _MARK, x + _MARK, y - _MARK, y + _MARK) for x, y in spots]
     taken = list(lines)
     placed: list[Placed | None] = []
-    for number, (text, (x, y)) in enumerate(zip(texts, spots, strict=True)):
+    for number, (spellings, (x, y)) in enumerate(zip(texts, spots, strict=True)):
         hidden = [*taken, *marks[:number], *marks[number + 1 :]]
-        length = len(text) * GLYPH
-        for anchor, dx, dy in _AROUND:
+        for text, (anchor, dx, dy) in product(spellings, _AROUND):
+            length = len(text) * GLYPH
             begin = x + dx - {"start": 0.0, "middle": length / 2, "end": length}[anchor]
             box = (begin, begin + length, y + dy - 10, y + dy + 3)
             if _within(box, frame) and not any(_overlap(box, other) for other in hidden):

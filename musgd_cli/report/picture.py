@@ -83,9 +83,11 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
         )
     charts = _trade_offs(lineup)
     lasting = [entry for entry in timed if entry.report.sustained and entry.report.moments]
-    heights = [3.8] * len(charts) + [0.6 + 0.36 * len(timed)] + [2.2] * (2 if lasting else 0)
+    heights = [3.8] * len(charts) + [0.8 + 0.44 * len(timed)] + [2.2] * (2 if lasting else 0)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, sum(heights) + 0.6), layout="constrained")
+        figure = Figure(
+            figsize=(10, sum(heights) + 0.4 + 0.2 * len(lineup.machines)), layout="constrained"
+        )
         figure.suptitle(_title(lineup), x=0.01, ha="left", fontsize=11, fontweight="bold")
         panels = figure.subplots(
             len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -104,10 +106,8 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
 
 
 def _title(lineup: Lineup) -> str:
-    machines = "; ".join(
-        f"{name}: {machine_in_words(host)}" for name, host in lineup.machines.items()
-    )
-    return f"musgd bench on {machines}"
+    machines = [f"{name}: {machine_in_words(host)}" for name, host in lineup.machines.items()]
+    return "\n".join(["musgd bench", *machines])
 
 
 def _trade_offs(lineup: Lineup) -> list[tuple[str, list[Point], str]]:
@@ -169,14 +169,15 @@ def _write_names(panel: Axes, points: Sequence[Point], dpi: float) -> None:
     ranked = sorted(points, key=lambda point: (id(point) not in on_front, point.cost))
     area = panel.get_window_extent()
     frame: Box = (area.x0 * pixel, area.x1 * pixel, -area.y1 * pixel, -area.y0 * pixel)
-    lines = [
-        box
-        for front in groups.values()
-        if front
-        for box in staircase_boxes([spot(p.cost, p.worth) for p in front], frame[1])
-    ]
     spots = [spot(point.cost, point.worth) for point in ranked]
-    names = [point.entry.name for point in ranked]
+    lines: list[Box] = []
+    for front in groups.values():
+        if front:
+            lines += staircase_boxes([spot(p.cost, p.worth) for p in front], frame[1])
+    for point in ranked:
+        low, high = (spot(end, point.worth) for end in point.interval or (point.cost,) * 2)
+        lines.append((low[0], high[0], low[1] - 1, low[1] + 1))
+    names = [(point.entry.name, point.entry.name_there) for point in ranked]
     for point, label in zip(ranked, place(names, spots, lines, frame), strict=True):
         if label is not None:
             panel.annotate(
@@ -201,15 +202,21 @@ def _draw_latencies(panel: Axes, entries: Sequence[Entry]) -> None:
         panel.plot(latency.p50, row, marker="|", markersize=13, markeredgewidth=2, color=_INK)
         if entry.report.p50_interval_ms is not None:
             panel.plot(entry.report.p50_interval_ms, (row, row), color=_INK, linewidth=1.5)
-        panel.annotate(
-            three_digits(latency.p50),
-            (1.01, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
-    panel.set_yticks(range(len(entries)), [entry.name for entry in entries])
-    panel.set_ylim(len(entries) - 0.4, -0.6)
+        # Names within the panel leave the others as wide as it is.
+        for text, at, align in (
+            (entry.name, 0.005, "left"),
+            (f"{three_digits(latency.p50)} ms", 0.995, "right"),
+        ):
+            panel.annotate(
+                text,
+                (at, row - 0.45),
+                xycoords=("axes fraction", "data"),
+                ha=align,
+                va="center",
+                fontsize=8,
+            )
+    panel.set_yticks([])
+    panel.set_ylim(len(entries) - 0.5, -0.9)
     panel.grid(visible=False, axis="y")
     scale = _log_if_wide(
         panel, [v for e in entries for v in (e.report.latency_ms.min, e.report.latency_ms.p99)]

@@ -84,7 +84,7 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     for point, (_, at) in zip(ranked, spots, strict=True):
         low, high = point.interval or (point.cost, point.cost)
         lines.append((x.within(low), x.within(high), at - 1, at + 1))
-    names = [p.entry.name if width >= WIDE else p.entry.name_there for p in ranked]
+    names = [(p.entry.name, p.entry.name_there)[width < WIDE :] for p in ranked]
     labels = place(names, spots, lines, (left, right, top, bottom))
     for point, spot, label in reversed(list(zip(ranked, spots, labels, strict=True))):
         mark = node("g", class_="point" if id(point) in on_front else "point beaten")
