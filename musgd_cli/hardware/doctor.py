@@ -195,9 +195,8 @@ def _gpu_driver(machine: _Machine) -> Iterator[Check]:
 
 def _power_meter(machine: _Machine) -> Iterator[Check]:
     refused = power.refused(machine.tree.root)
-    found = "none"
     if refused:
-        found, mend = f"{refused[0].path} may not be read", refused[0].mend
+        mend = refused[0].mend
     elif machine.host.container not in (None, "none"):
         mend = "run musgd bench outside the container to measure power"
     elif machine.board.name.startswith("x86"):
@@ -209,10 +208,12 @@ def _power_meter(machine: _Machine) -> Iterator[Check]:
             "wire an INA219 into the 5 V supply; on a Raspberry Pi, "
             "dtoverlay=i2c-sensor,ina219,addr=0x40 in /boot/firmware/config.txt makes it known"
         )
+    found = [*machine.host.power_meters, *(refusal.what for refusal in refused)]
     yield Check(
         name="power meter",
-        ok=bool(machine.host.power_meters),
-        found=", ".join(machine.host.power_meters) or found,
+        # A card's meter says nothing of work on the CPU, whose own may be refused.
+        ok=bool(machine.host.power_meters) and not refused,
+        found=", ".join(found) or "none",
         needed="one, to report power and energy",
         mend=mend,
         advice=True,

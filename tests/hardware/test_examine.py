@@ -114,6 +114,15 @@ def test_a_counter_only_root_may_read_names_the_udev_rule(as_nobody: Copied) -> 
     assert "powercap" in (check.mend or "")
 
 
+def test_a_cards_meter_does_not_hide_that_the_cpus_is_refused(as_nobody: Copied) -> None:
+    tree = as_nobody("x86-gpu")
+    (tree / "sys/class/powercap/intel-rapl:0/energy_uj").chmod(0)
+    host = detect(tree).model_copy(update={"power_meters": ("nvml:energy",)})
+    check = failures(host, tree)["power meter"]
+    assert check.found.startswith("nvml:energy, rapl:package-0 may not be read")
+    assert "powercap" in (check.mend or "")
+
+
 def test_a_pi5_needs_no_wires_but_the_command(copied: Copied) -> None:
     tree = copied("pi5")
     shutil.rmtree(tree / "answers")

@@ -119,6 +119,22 @@ def test_any_other_power_sensor(
     assert (meter.kind, meter.hz) == ("reported", hz)
 
 
+def test_of_two_servers_inputs_neither_is_the_whole(copied: Copied) -> None:
+    tree = copied("x86-cpu")
+    for number in (7, 8):
+        add_sensor(tree, number, "power_meter", power1_average=200_000_000)
+    assert [meter.scope for meter in find_meters(tree)] == ["package", "sensor", "sensor"]
+    assert meter_of(tree).source == "rapl:package-0+package-1"
+
+
+def test_what_is_drawn_now_rather_than_a_mean(tmp_path: Path) -> None:
+    add_sensor(tmp_path, 0, "fam15h_power", power1_average=1_000_000, power1_input=2_000_000)
+    meter = meter_of(tmp_path)
+    meter.begin()
+    reading = meter.end()
+    assert reading is not None and reading.power_w == pytest.approx(2)
+
+
 def test_a_graphics_card_is_no_meter_of_the_cpu(tmp_path: Path) -> None:
     add_sensor(tmp_path, 0, "amdgpu", power1_average=31_500_000)
     assert sources(tmp_path) == ["amdgpu:hwmon0"]

@@ -17,19 +17,24 @@ from musgd_cli.hardware.power.meter import (
     Scope,
 )
 from musgd_cli.hardware.tree import Tree
-from musgd_cli.records import Kind
 
 _POWERCAP = "sys/class/powercap"
 _HWMON = "sys/class/hwmon"
 
-_KNOWN: dict[str, Scope] = {
-    # ACPI 4.0, section 10.4: the whole machine's input, as the BMC of a server tells it.
+_INA, _BATTERY = "ina2", "battery"
+_SCOPES: dict[str, Scope] = {
+    # INA219, INA226, INA260 and their like, by the ina2xx and ina238 drivers, are wired into a
+    # board's supply.
+    _INA: "board",
+    _BATTERY: "board",
+    # ACPI 4.0, section 10.4: a server's input, as its BMC tells it.
     "power_meter": "board",
     "amdgpu": "gpu",
     "nouveau": "gpu",
     "fam15h_power": "package",
 }
-"""Drivers whose ``power1`` is known to be of something."""
+"""What the ``power1`` of an hwmon driver is of. Of two of a sort, as evaluation boards have, which
+is where cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,10 @@ _IIO_MEND = _udev_mend("ina3221", "iio", "iio:device*", "-R a+r /sys%p")
 
 
 def find_sensors(tree: Tree, clock: Clock) -> Iterator[Found]:
-    """Yield the sensors and counters in the file tree, those of the widest scope first."""
-    named, others = _hwmon_power(tree, clock)
-    yield from named
+    """Yield the sensors and counters in the file tree, readable or not."""
+    yield from _hwmon_power(tree, clock)
     yield from _jetson_inputs(tree, clock)
     yield from _packages(tree, clock)
-    yield from others
 
 
 def _number_in(path: Path) -> Callable[[], int]:
@@ -95,50 +98,39 @@ def _scaled(read: Callable[[], int], unit: float) -> Callable[[], float]:
 # ----------------------------------------------------------------------------------------- hwmon
 
 
-def _hwmon_power(tree: Tree, clock: Clock) -> tuple[list[Found], list[Found]]:
-    """Return the hwmon sensors that measure the whole board, and all others.
-
-    INA219, INA226, INA260 and their like, by the ina2xx and ina238 drivers, are wired into a
-    board's supply. Of several, as evaluation boards have, which is at the input cannot be told.
-    """
-    devices = tree.children(_HWMON, "hwmon*")
-    names = {device: tree.text(f"{device}/name") or "" for device in devices}
-    inputs = [device for device, name in names.items() if name.startswith("ina2")]
-    board: list[Found] = []
-    others: list[Found] = []
-    for device, name in names.items():
+def _hwmon_power(tree: Tree, clock: Clock) -> list[Found]:
+    """Return whatever hwmon tells of power, sensors made to measure it first."""
+    shown = {}
+    for device in tree.children(_HWMON, "hwmon*"):
         # Some drivers tell a mean alone, over power1_average_interval milliseconds.
         files = (f"{device}/power1_{figure}" for figure in ("input", "average"))
-        shown = next(filter(tree.exists, files), None)
-        if shown is None or name == "ina3221":
-            continue
-        file = tree.locate(shown)
-        kind: Kind = "reported"
+        if power1 := next(filter(tree.exists, files), None):
+            shown[device] = tree.locate(power1)
+    sorts = {device: _sort_of(tree, device) for device in shown}
+    found = []
+    for device, file in shown.items():
+        sort = sorts[device]
         read_w = _scaled(_number_in(file), 1e-6)
-        if device in inputs:
-            kind = "measured"
-            scope: Scope = "board" if len(inputs) == 1 else "sensor"
-        elif tree.text(f"{device}/device/type") == "Battery":
-            scope, read_w = "board", _while_discharging(tree, device, read_w)
-        else:
-            scope = _KNOWN.get(name, "sensor")
+        if sort == _BATTERY:
+            read_w = _while_discharging(tree, device, read_w)
         mean_ms = tree.integer(f"{device}/power1_average_interval") or 0
-        found = Found(
-            SamplingMeter(
-                f"{name}:{device.rpartition('/')[2]}",
-                scope,
-                kind,
-                read_w,
-                hz=min(SAMPLE_HZ, 1000 / mean_ms) if mean_ms > 0 else SAMPLE_HZ,
-                clock=clock,
-            ),
-            (file,),
-            _HWMON_MEND,
+        meter = SamplingMeter(
+            f"{tree.text(f'{device}/name')}:{device.rpartition('/')[2]}",
+            _SCOPES.get(sort, "sensor") if list(sorts.values()).count(sort) == 1 else "sensor",
+            "measured" if sort == _INA else "reported",
+            read_w,
+            hz=min(SAMPLE_HZ, 1000 / mean_ms) if mean_ms > 0 else SAMPLE_HZ,
+            clock=clock,
         )
-        (board if scope == "board" else others).append(found)
-    # A chip made to measure before a battery's gauge.
-    board.sort(key=lambda found: found.meter.kind != "measured")
-    return board, others
+        found.append(Found(meter, (file,), _HWMON_MEND))
+    return sorted(found, key=lambda one: one.meter.kind != "measured")
+
+
+def _sort_of(tree: Tree, device: str) -> str:
+    name = tree.text(f"{device}/name") or ""
+    if name.startswith(_INA):
+        return _INA
+    return _BATTERY if tree.text(f"{device}/device/type") == "Battery" else name
 
 
 def _while_discharging(tree: Tree, device: str, read_w: Callable[[], float]) -> Callable[[], float]:
