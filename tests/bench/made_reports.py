@@ -14,7 +14,9 @@ FRAME_MS = 1.0
 """What letterbox and decode take of every frame."""
 
 
-def report(medians_ms: Sequence[float] = (20.0, 20.2, 19.8, 20.1, 19.9), **fields: Any) -> BenchReport:
+def report(
+    medians_ms: Sequence[float] = (20.0, 20.2, 19.8, 20.1, 19.9), **fields: Any
+) -> BenchReport:
     """A report of one repeat a median, each with samples around it."""
     slices = [[m * (1 + 0.01 * (i - 10) / 10) for i in range(21)] for m in medians_ms]
     samples = tuple(value for one in slices for value in one)

@@ -1,0 +1,311 @@
+"""A report beside its baseline: what is refused, what is told, and what the repeats can tell."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_reports import HOST, METERED, report
+
+from musgd_cli.bench.comparison import (
+    compare,
+    ratio_interval,
+    read_baseline,
+    require_comparable,
+)
+from musgd_cli.bench.figures import find
+from musgd_cli.errors import UsageError
+from musgd_cli.records import Artifact, BenchReport, BenchReports, Change, Comparison
+
+STEADY = (20.0, 20.2, 19.8, 20.1, 19.9)
+
+
+def scaled(factor: float) -> tuple[float, ...]:
+    return tuple(ms * factor for ms in STEADY)
+
+
+def comparison(here: BenchReport, there: BenchReport) -> Comparison:
+    (only,) = compare([here], [there])
+    return only
+
+
+def change(compared: Comparison, figure: str) -> Change:
+    return next(one for one in compared.changes if one.figure == figure)
+
+
+# ------------------------------------------------------------------------------------ what is told
+
+
+@pytest.mark.parametrize(
+    ("factor", "told"),
+    [
+        (1.1, "slower"),
+        (0.9, "faster"),
+        (1.0, "no difference shown"),
+        (1.004, "no difference shown"),
+    ],
+)
+def test_a_difference_is_told_where_the_repeats_show_one(factor: float, told: str) -> None:
+    compared = comparison(report(scaled(factor)), report(STEADY))
+    p50, fps = change(compared, "latency_ms.p50"), change(compared, "fps")
+    assert p50.ratio == pytest.approx(factor)
+    assert fps.ratio == pytest.approx(1 / factor)
+    assert p50.interval is not None
+    assert p50.interval[0] <= factor <= p50.interval[1]
+    assert (p50.difference, fps.difference) == (told, told)
+
+
+def test_every_figure_of_time_that_is_repeated_has_an_interval() -> None:
+    compared = comparison(report(), report())
+    with_interval = {one.figure for one in compared.changes if one.interval is not None}
+    assert with_interval >= {
+        *(f"latency_ms.{name}" for name in ("p50", "p90", "p99")),
+        *("fps", "fps_end_to_end", "load_ms", "first_inference_ms"),
+    }
+    assert change(compared, "pre_ms").why == "measured once in each report"
+
+
+@pytest.mark.parametrize("few", [(20.0,), (20.0, 20.1)])
+def test_fewer_than_three_repeats_of_either_tell_nothing(few: tuple[float, ...]) -> None:
+    for here, there in ((report(few), report()), (report(), report(few))):
+        p50 = change(comparison(here, there), "latency_ms.p50")
+        assert p50.difference == "cannot be told"
+        assert p50.why == "fewer than 3 repeats"
+        assert p50.ratio is not None
+
+
+def test_a_report_thinned_of_its_samples_keeps_the_interval_of_its_p50() -> None:
+    thin = report(samples_ms=(), frame_samples_ms=())
+    compared = comparison(report(), thin)
+    assert change(compared, "latency_ms.p50").interval is not None
+    assert change(compared, "latency_ms.p99").interval is None
+    assert change(compared, "fps_end_to_end").difference == "cannot be told"
+
+
+def test_the_interval_holds_the_ratio_of_the_figures_themselves() -> None:
+    # One repeat lies far off: the pooled p50 hardly notices, the mean of the repeats does.
+    odd = report((20.0, 20.0, 20.0, 20.0, 40.0))
+    p50 = change(comparison(odd, report()), "latency_ms.p50")
+    assert p50.interval is not None
+    assert p50.ratio is not None
+    assert p50.interval[0] <= p50.ratio <= p50.interval[1]
+
+
+@pytest.mark.parametrize(("n_here", "n_there"), [(3, 3), (5, 5), (3, 8)])
+def test_the_interval_covers_the_true_ratio_19_times_of_20(n_here: int, n_there: int) -> None:
+    chance = random.Random(1)
+    rounds = 2000
+    held = 0
+    for _ in range(rounds):
+        here = [1.3 * chance.lognormvariate(0, 0.04) for _ in range(n_here)]
+        there = [chance.lognormvariate(0, 0.01) for _ in range(n_there)]
+        interval = ratio_interval(here, there)
+        assert interval is not None
+        held += interval[0] <= 1.3 <= interval[1]
+    # 0.95 by design and, with degrees of freedom rounded down, a little more.
+    assert 0.935 <= held / rounds <= 0.99
+
+
+@given(
+    st.lists(st.floats(0.1, 1e4), min_size=3, max_size=8),
+    st.lists(st.floats(0.1, 1e4), min_size=3, max_size=8),
+)
+def test_swapping_the_reports_inverts_the_interval(here: list[float], there: list[float]) -> None:
+    one, other = ratio_interval(here, there), ratio_interval(there, here)
+    assert one is not None
+    assert other is not None
+    assert one[0] <= one[1]
+    assert one == pytest.approx((1 / other[1], 1 / other[0]))
+
+
+def test_p99_of_a_repeat_is_of_its_own_samples() -> None:
+    made = report((10.0, 30.0, 20.0))
+    lows = find("p50").by_repeat(made)
+    assert find("min").by_repeat(made) == pytest.approx((9.9, 29.7, 19.8))
+    assert lows == (10.0, 30.0, 20.0)
+    assert find("fps").by_repeat(made) == pytest.approx((100, 1000 / 30, 50))
+    assert median(find("p99").by_repeat(made)) > 20
+
+
+# --------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"board": "pi5"}, "board pi4b here, pi5 in the baseline"),
+        ({"cpu": "Cortex-A76"}, "cpu Cortex-A72 here, Cortex-A76 in the baseline"),
+        ({"cores": 8}, "cores 4 here, 8 in the baseline"),
+        ({"ram_mb": 7800}, "RAM 3792 MB here, 7800 MB in the baseline"),
+        ({"emulated": True}, "real here, not in the baseline"),
+    ],
+)
+def test_another_machine_is_refused(changed: dict[str, Any], words: str) -> None:
+    there = report(host=HOST.model_copy(update=changed))
+    with pytest.raises(UsageError, match=words):
+        compare([report()], [there])
+
+
+def test_a_kernel_that_keeps_more_memory_to_itself_is_the_same_machine() -> None:
+    there = report(host=HOST.model_copy(update={"ram_mb": 3700, "kernel": "6.6"}))
+    assert "kernel: unknown here, 6.6 then" in comparison(report(), there).notes
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"imgsz": 416}, "imgsz 320 here, 416 in the baseline"),
+        ({"threads": 1}, "threads 4 here, 1 in the baseline"),
+        ({"runtime": "openvino"}, "runtime ncnn here, openvino in the baseline"),
+        ({"precision": "fp16"}, "precision int8 here, fp16 in the baseline"),
+        ({"names": ("cat", "dog")}, r"3 classes \(red, green, blue\) here, 2 classes \(cat, dog\)"),
+        ({"names": ("green", "red", "blue")}, "another model"),
+    ],
+)
+def test_another_model_is_refused(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        compare([report()], [report(**changed)])
+
+
+def test_a_baseline_is_refused_before_anything_is_measured() -> None:
+    artifact = Artifact(
+        path="a",
+        files=(),
+        sha256="b" * 64,
+        parent_sha256=None,
+        target="pi4b",
+        runtime="ncnn",
+        precision_asked="int8",
+        precision="int8",
+        imgsz=320,
+        names=("red", "green", "blue"),
+        nms_free=False,
+        size_mb=3,
+    )
+    require_comparable(HOST, [artifact], [1, 4], [report()])
+    with pytest.raises(UsageError, match="threads 2 here, 4 in the baseline"):
+        require_comparable(HOST, [artifact], [2], [report()])
+    with pytest.raises(UsageError, match="another machine"):
+        require_comparable(HOST.model_copy(update={"cores": 2}), [artifact], [4], [report()])
+
+
+def test_a_report_without_counterpart_says_so_and_the_others_are_compared() -> None:
+    fresh = report(precision="fp16")
+    compared = compare([report(), fresh], [report()])
+    assert compared[0].changes
+    assert compared[1].baseline_artifact is None
+    assert "precision fp16" in compared[1].not_compared["everything"]
+
+
+def test_of_several_reports_the_same_file_is_the_counterpart_and_then_the_latest() -> None:
+    others = [
+        report(artifact="same-old", started="2026-01-01"),
+        report(artifact="same-new", started="2026-01-02"),
+        report(artifact="other-newest", started="2026-01-03", artifact_sha256="b" * 64),
+    ]
+    assert comparison_of(report(), others).baseline_artifact == "same-new"
+    changed = report(artifact_sha256="c" * 64)
+    assert comparison_of(changed, others).baseline_artifact == "other-newest"
+
+
+def comparison_of(here: BenchReport, there: list[BenchReport]) -> Comparison:
+    return compare([here], there)[0]
+
+
+# ------------------------------------------------------------------------- what differs and is told
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"n_images": 39, "n_excluded": 1},
+        {"split": "test"},
+        {"data": "/data/other.yaml"},
+        {"n_small": 29},
+        {"map50_95": None},
+    ],
+)
+def test_accuracy_on_other_images_is_not_compared_and_speed_is(changed: dict[str, Any]) -> None:
+    compared = comparison(report(), report(**changed))
+    figures = {one.figure for one in compared.changes}
+    assert not figures & {"map50_95", "map50", "recall_small", "ap50_95.red"}
+    assert "latency_ms.p50" in figures
+    assert compared.not_compared["accuracy"]
+
+
+def test_a_data_set_that_moved_is_the_same_one() -> None:
+    compared = comparison(report(map50_95=0.54), report(data="/home/pi/squares.yaml"))
+    assert change(compared, "map50_95").here - 0.55 == pytest.approx(-0.01)
+    assert change(compared, "ap50_95.red").ratio == 1
+
+
+def test_power_of_another_meter_is_not_compared() -> None:
+    here = report(**METERED)
+    assert change(comparison(here, here), "energy_per_frame_j").ratio == 1
+    other = report(**{**METERED, "power_source": "rapl:package-0", "power_scope": "package"})
+    compared = comparison(here, other)
+    assert "rapl:package-0" in compared.not_compared["power"]
+    assert not [one for one in compared.changes if one.figure == "power_w"]
+
+
+def test_an_emulators_speed_is_not_compared() -> None:
+    emulated = report(host=HOST.model_copy(update={"emulated": True}))
+    compared = comparison(emulated, emulated)
+    assert "time" in compared.not_compared
+    assert {one.figure for one in compared.changes} >= {"map50_95", "peak_memory_mb"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        ({"runtime_version": "2.0"}, "engine version: 1.0 here, 2.0 then"),
+        ({"governor": "powersave"}, "governor: unknown here, powersave then"),
+        ({"power_mode": "MAXN"}, "power mode: unknown here, MAXN then"),
+        ({"versions": {"musgd": "0.0.9"}}, "musgd: 0.1.0 here, 0.0.9 then"),
+        ({"seconds": 20.0}, "timed for 2.1 s here, 20.0 s then"),
+        ({"engine": {"threads": "4"}}, "ncnn threads: unset here, 4 then"),
+        ({"throttled": True}, "the processor was throttled then"),
+        ({"artifact_sha256": "b" * 64}, "the model file differs, built from another parent"),
+        ({"cores_used_by_others": 0.7}, "other programs used 0.7 cores then"),
+    ],
+)
+def test_what_else_was_not_the_same_is_told(changed: dict[str, Any], note: str) -> None:
+    assert note in comparison(report(), report(**changed)).notes
+
+
+def test_two_reports_alike_have_nothing_to_note() -> None:
+    assert comparison(report(), report()).notes == ()
+
+
+# ------------------------------------------------------------------------------------ the baseline
+
+
+def test_a_baseline_is_one_report_or_what_json_printed(tmp_path: Path) -> None:
+    one, many = tmp_path / "one.json", tmp_path / "many.json"
+    one.write_text(report().model_dump_json())
+    many.write_text(BenchReports(reports=(report(), report(threads=1))).model_dump_json())
+    assert read_baseline(one) == (report(),)
+    assert [r.threads for r in read_baseline(many)] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"reports": []}', '{"artifact": "a"}', '{"reports": 3}']
+)
+def test_what_is_no_baseline(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UsageError):
+        read_baseline(tmp_path / "a.json")
+
+
+def test_a_baseline_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    data = json.loads(BenchReports(reports=(report(),)).model_dump_json())
+    data["schema"] = data["reports"][0]["schema"] = "1.99"
+    data["reports"][0]["news"] = 1
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    assert len(read_baseline(tmp_path / "a.json")) == 1
