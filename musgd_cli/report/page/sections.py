@@ -368,7 +368,9 @@ def figures(lineup: Lineup) -> Element:
     """Return the table and what must be said of it."""
     notes = [f"Accuracy: {text}." for text in _per_machine(lineup, about_accuracy)]
     notes += [f"Power and energy: {text}." for text in _per_machine(lineup, about_power)]
-    absent = [name for name in missing_figures(lineup.entries) if not _said(name)]
+    # Of these it is said above why.
+    told = {"mAP 50-95", "mAP 50", "power W", "energy J/frame", "net J/frame", "FPS per watt"}
+    absent = [name for name in missing_figures(lineup.entries) if name not in told]
     if absent:
         notes.append(f"{_sentence(NOT_MEASURED)}: {', '.join(absent)}.")
     without = [e.name for e in lineup.entries if e.report.p50_interval_ms is None]
@@ -383,10 +385,6 @@ def figures(lineup: Lineup) -> Element:
         table(lineup),
         node("ul", [node("li", note) for note in notes], class_="notes"),
     )
-
-
-def _said(figure: str) -> bool:
-    return figure.split()[0] in ("mAP", "power", "energy", "net") or figure == "FPS per watt"
 
 
 def _per_machine(lineup: Lineup, say: Callable[[BenchReport], str]) -> list[str]:
@@ -450,7 +448,7 @@ def _classes(name: str, suffix: str, models: Sequence[Entry]) -> Element:
 def _class_table(
     models: Sequence[Entry], names: Sequence[str], spread: Callable[[str], float]
 ) -> Element:
-    heads = [node("th", node("span", "class"), scope="col", class_="text")]
+    heads = [node("th", node("span", "class"), scope="col")]
     heads += [node("th", node("span", _short(entry)), scope="col") for entry in models]
     several = len(models) > 1
     heads += [node("th", node("span", "spread"), scope="col")] if several else []

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from xml.etree.ElementTree import Element
 
-from musgd_cli.records import BenchReport
 from musgd_cli.report.lineup import Entry, Lineup
 from musgd_cli.report.page.charts import marker
 from musgd_cli.report.page.markup import DASH, TIMES, node
 from musgd_cli.report.wording import (
     EMULATED,
     NOT_MEASURED,
+    count,
     runtime_name,
     share,
     three_digits,
@@ -21,144 +23,126 @@ from musgd_cli.report.wording import (
 
 @dataclass(frozen=True)
 class Figure:
-    """One column."""
+    """One column of figures."""
 
-    group: str
     heading: str
     unit: str
-    value: Callable[[BenchReport], float | None]
+    value: Callable[[Entry], float | None]
     text: Callable[[float], str]
-    speed: bool = False
-    """It is of the machine: an emulated one has none."""
     lead: bool = False
-    below: Callable[[BenchReport], str | None] = lambda _: None
+    of_machine: bool = False
+    """An emulated machine has none."""
+    below: Callable[[Entry], str | None] | None = None
     """What stands under it, small."""
+    absent: str = NOT_MEASURED
+    """Why there can be none."""
 
-
-def _interval(report: BenchReport) -> str | None:
-    if report.p50_interval_ms is None:
-        return None
-    low, high = map(three_digits, report.p50_interval_ms)
-    return f"{low} {DASH} {high}"
-
-
-def _energy(joules: float) -> str:
-    return f"{joules:.3g}"
-
-
-def _watts(report: BenchReport) -> str | None:
-    return None if report.power_kind in (None, "measured") else report.power_kind
-
-
-def _of(counted: Callable[[BenchReport], int]) -> Callable[[BenchReport], str | None]:
-    return lambda report: f"of {counted(report)}" if counted(report) else None
+    @property
+    def name(self) -> str:
+        """Heading and unit in one."""
+        return f"{self.heading} {self.unit}"
 
 
 def _whole(value: float) -> str:
     return f"{value:.0f}"
 
 
-FIGURES = (
-    Figure("run", "threads", "", lambda r: r.threads, _whole),
-    Figure(
-        "speed",
-        "p50",
-        "ms",
-        lambda r: r.latency_ms.p50,
-        three_digits,
-        speed=True,
-        lead=True,
-        below=_interval,
-    ),
-    Figure("speed", "p90", "ms", lambda r: r.latency_ms.p90, three_digits, speed=True),
-    Figure("speed", "p99", "ms", lambda r: r.latency_ms.p99, three_digits, speed=True),
-    Figure("speed", "max", "ms", lambda r: r.latency_ms.max, three_digits, speed=True),
-    Figure("speed", "FPS", "model", lambda r: r.fps, three_digits, speed=True),
-    Figure(
-        "speed", "FPS", "frame", lambda r: r.fps_end_to_end, three_digits, speed=True, lead=True
-    ),
-    Figure("accuracy", "mAP", "50-95", lambda r: r.map50_95, share, lead=True),
-    Figure("accuracy", "mAP", "50", lambda r: r.map50, share),
-    Figure(
-        "accuracy",
-        "recall",
-        "small",
-        lambda r: r.recall_small,
-        share,
-        below=_of(lambda r: r.n_small),
-    ),
-    Figure(
-        "accuracy",
-        "recall",
-        "medium",
-        lambda r: r.recall_medium,
-        share,
-        below=_of(lambda r: r.n_medium),
-    ),
-    Figure(
-        "accuracy",
-        "recall",
-        "large",
-        lambda r: r.recall_large,
-        share,
-        below=_of(lambda r: r.n_large),
-    ),
-    Figure(
-        "accuracy",
-        "confidence",
-        "shift",
-        lambda r: r.confidence_shift,
-        lambda value: f"{value:+.3f}",
-    ),
-    Figure("size", "model", "MB", lambda r: r.size_mb, three_digits),
-    Figure("size", "memory", "MB", lambda r: r.peak_memory_mb, _whole),
-    Figure("size", "GPU mem.", "MB", lambda r: r.gpu_memory_mb, _whole),
-    Figure("energy", "power", "W", lambda r: r.power_w, _energy, below=_watts, speed=True),
-    Figure(
-        "energy",
-        "energy",
-        "J/frame",
-        lambda r: r.energy_per_frame_j,
-        _energy,
-        lead=True,
-        speed=True,
-    ),
-    Figure("energy", "net", "J/frame", lambda r: r.net_energy_per_frame_j, _energy, speed=True),
-    Figure("energy", "FPS", "per watt", lambda r: r.fps_per_watt, three_digits, speed=True),
-    Figure("heat", "peak", "°C", lambda r: r.temperature_c, _whole),
+def _energy(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _interval(entry: Entry) -> str | None:
+    if entry.report.p50_interval_ms is None:
+        return None
+    return f" {DASH} ".join(map(three_digits, entry.report.p50_interval_ms))
+
+
+def _objects(size: str) -> Callable[[Entry], str | None]:
+    counted = attrgetter(f"report.n_{size}")
+    return lambda entry: f"of {counted(entry)}" if counted(entry) else None
+
+
+def _unless_measured(entry: Entry) -> str | None:
+    kind = entry.report.power_kind
+    return None if kind == "measured" else kind
+
+
+def _of_model(
+    heading: str,
+    unit: str,
+    path: str,
+    text: Callable[[float], str],
+    *,
+    lead: bool = False,
+    of_machine: bool = False,
+    below: Callable[[Entry], str | None] | None = None,
+) -> Figure:
+    return Figure(heading, unit, attrgetter(f"report.{path}"), text, lead, of_machine, below)
+
+
+_of_machine = partial(_of_model, of_machine=True)
+
+_SPEED = (
+    _of_machine("p50", "ms", "latency_ms.p50", three_digits, lead=True, below=_interval),
+    _of_machine("p90", "ms", "latency_ms.p90", three_digits),
+    _of_machine("p99", "ms", "latency_ms.p99", three_digits),
+    _of_machine("max", "ms", "latency_ms.max", three_digits),
+    _of_machine("FPS", "model", "fps", three_digits),
+    _of_machine("FPS", "frame", "fps_end_to_end", three_digits, lead=True),
 )
-"""All columns in their order, but for those that name the row."""
+_ACCURACY = (
+    _of_model("mAP", "50-95", "map50_95", share, lead=True),
+    _of_model("mAP", "50", "map50", share),
+    _of_model("recall", "small", "recall_small", share, below=_objects("small")),
+    _of_model("recall", "medium", "recall_medium", share, below=_objects("medium")),
+    _of_model("recall", "large", "recall_large", share, below=_objects("large")),
+    _of_model("confidence", "shift", "confidence_shift", "{:+.3f}".format),
+)
+_COST = (
+    _of_model("model", "MB", "size_mb", three_digits),
+    _of_model("memory", "MB", "peak_memory_mb", _whole),
+    _of_model("GPU memory", "MB", "gpu_memory_mb", _whole),
+    _of_machine("power", "W", "power_w", _energy, below=_unless_measured),
+    _of_machine("energy", "J/frame", "energy_per_frame_j", _energy, lead=True),
+    _of_machine("net", "J/frame", "net_energy_per_frame_j", _energy),
+    _of_machine("FPS", "per watt", "fps_per_watt", three_digits),
+    _of_machine("heat", "°C", "temperature_c", _whole),
+)
+FIGURES = (*_SPEED, *_ACCURACY, *_COST)
+"""Every column of figures that a report alone can fill."""
 
 
 def table(lineup: Lineup) -> Element:
     """Return the table; a figure that no report has gets no column."""
-    shown = [f for f in FIGURES if any(f.value(e.report) is not None for e in lineup.entries)]
-    names = ["artifact", "precision"]
-    several_sizes = lineup.has_many(lambda report: report.imgsz)
-    several_machines = len(lineup.machines) > 1
-    names += ["input, px"] if several_sizes else []
-    names += ["machine"] if several_machines else []
-    speed_up = {entry.name: lineup.speed_up(entry) for entry in lineup.entries}
-    ratio = any(value is not None for value in speed_up.values())
-    head = [_heading(name, "", text=name != "input, px") for name in names]
-    for figure in shown:
-        head.append(_heading(figure.heading, figure.unit, lead=figure.lead))
-        if ratio and (figure.heading, figure.unit) == ("max", "ms"):
-            head.append(_heading("speed", "of float"))
-    rows = []
-    for entry in lineup.entries:
-        report = entry.report
-        cells = [_name(entry), _words(report.precision)]
-        cells += [_number(report.imgsz, str(report.imgsz))] if several_sizes else []
-        cells += [_words(entry.machine)] if several_machines else []
-        for figure in shown:
-            cells.append(_cell(figure, entry))
-            if ratio and (figure.heading, figure.unit) == ("max", "ms"):
-                value = speed_up[entry.name]
-                cells.append(
-                    _missing(entry) if value is None else _number(value, f"{value:.2f}{TIMES}")
-                )
-        rows.append(node("tr", cells))
+    ratio = Figure(
+        "speed",
+        "of float",
+        lineup.speed_up,
+        lambda value: f"{value:.2f}{TIMES}",
+        of_machine=True,
+        absent="its float parent is not among these reports",
+    )
+    figures = [
+        figure
+        for figure in (*_SPEED, ratio, *_ACCURACY, *_COST)
+        if any(figure.value(entry) is not None for entry in lineup.entries)
+    ]
+    facts = _facts(lineup)
+    head = [node("th", node("span", "artifact"), scope="col")]
+    head += [node("th", node("span", name), scope="col", class_="fact") for name in facts]
+    head += [
+        node("th", node("span", figure.heading, " ", node("small", figure.unit)), scope="col")
+        for figure in figures
+    ]
+    rows = [
+        node(
+            "tr",
+            _name(entry, [str(fact(entry)) for fact in facts.values()]),
+            [_fact(fact(entry)) for fact in facts.values()],
+            [_cell(figure, entry) for figure in figures],
+        )
+        for entry in lineup.entries
+    ]
     whole = node(
         "table",
         node("caption", "All figures", class_="unseen"),
@@ -171,64 +155,64 @@ def table(lineup: Lineup) -> Element:
     )
 
 
-def _heading(heading: str, unit: str, *, text: bool = False, lead: bool = False) -> Element:
-    below = (" ", node("small", unit)) if unit else None
-    return node(
-        "th",
-        node("span", heading, below),
-        scope="col",
-        class_="text" if text else "lead" if lead else None,
+def missing_figures(entries: Sequence[Entry]) -> Iterator[str]:
+    """Yield what no entry has: said once below the table in place of a column of dashes."""
+    return (
+        figure.name for figure in FIGURES if all(figure.value(entry) is None for entry in entries)
     )
 
 
-def _name(entry: Entry) -> Element:
+def _facts(lineup: Lineup) -> dict[str, Callable[[Entry], str | int]]:
+    """Return what tells the rows apart beside the runtime, as far as they differ."""
+    facts: dict[str, Callable[[Entry], str | int]] = {"precision": attrgetter("report.precision")}
+    if lineup.has_many(lambda report: report.imgsz):
+        facts["input, px"] = attrgetter("report.imgsz")
+    if len(lineup.machines) > 1:
+        facts["machine"] = attrgetter("machine")
+    return {**facts, "threads": attrgetter("report.threads")}
+
+
+def _name(entry: Entry, facts: Sequence[str]) -> Element:
     svg = node("svg", marker(entry, 8, 8, size=5), viewBox="0 0 16 16", aria_hidden="true")
-    flags = [node("span", remark.flag, class_="flag") for remark in entry.remarks]
+    *others, threads = facts
+    also = ", ".join([*others, count(int(threads), "thread")])
+    flags = [
+        part for remark in entry.remarks for part in (node("span", remark.flag, class_="flag"), " ")
+    ]
     return node(
         "th",
         node("span", svg, runtime_name(entry.report), class_="name"),
+        node("small", also, class_="also"),
         node("small", entry.folder, class_="folder"),
-        node("span", [part for flag in flags for part in (flag, " ")], class_="flags")
-        if flags
-        else None,
+        node("span", flags, class_="flags") if flags else None,
         scope="row",
         data_key=entry.name.lower(),
     )
 
 
+def _fact(fact: str | int) -> Element:
+    kind = "fact words" if isinstance(fact, str) else "fact"
+    return node("td", str(fact), class_=kind, data_key=str(fact).lower())
+
+
 def _cell(figure: Figure, entry: Entry) -> Element:
-    value = figure.value(entry.report)
-    if figure.speed and not entry.is_timed:
+    if figure.of_machine and not entry.is_timed:
         return node("td", EMULATED, class_="absent")
+    value = figure.value(entry)
     if value is None:
-        return _missing(entry)
-    return _number(value, figure.text(value), below=figure.below(entry.report), lead=figure.lead)
-
-
-def _number(value: float, text: str, *, below: str | None = None, lead: bool = False) -> Element:
-    small = (" ", node("small", below)) if below else None
-    return node("td", text, small, data_key=repr(value), class_="lead" if lead else None)
-
-
-def _words(text: str) -> Element:
-    return node("td", text, class_="text", data_key=text.lower())
-
-
-def _missing(entry: Entry) -> Element:
-    said = "no model" if not entry.has_model else NOT_MEASURED
+        reason = figure.absent if entry.has_model else "there is no model"
+        return node(
+            "td",
+            node("span", DASH, aria_hidden="true"),
+            node("span", reason, class_="unseen"),
+            title=reason,
+            class_="absent",
+        )
+    below = figure.below(entry) if figure.below else None
     return node(
         "td",
-        node("span", DASH, aria_hidden="true"),
-        node("span", said, class_="unseen"),
-        title=said,
-        class_="absent",
+        figure.text(value),
+        (" ", node("small", below)) if below else None,
+        data_key=repr(value),
+        class_="lead" if figure.lead else None,
     )
-
-
-def missing_figures(entries: Sequence[Entry]) -> list[str]:
-    """Return what no entry has: named once below the table in place of a column of dashes."""
-    return [
-        f"{figure.heading} {figure.unit}".strip()
-        for figure in FIGURES
-        if all(figure.value(entry.report) is None for entry in entries)
-    ]
