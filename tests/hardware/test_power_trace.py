@@ -285,6 +285,20 @@ def test_a_file_that_grows_meanwhile(block: int, tmp_path: Path) -> None:
             )
 
 
+def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
+    path = tmp_path / "usb.csv"
+    now = time.time()
+    rows = [f"{now - 2 + i / 10},5.0\n" for i in range(100)]
+    path.write_text("time,power_w\n" + "".join(rows[:20]) + rows[20][:-4])
+    meter = CsvMeter(path, patience_s=0.2)
+    meter.begin()
+    with path.open("a") as file:
+        file.write(rows[20][-4:] + "".join(rows[21:]))
+    reading = meter.end()
+    assert reading is not None
+    assert reading.power_w == pytest.approx(5.0)
+
+
 @pytest.mark.parametrize("fault", ["", "1795000000,5.0\n", "error,error\n"])
 def test_a_meter_that_stops_in_the_window_gives_nothing(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "usb.csv"

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musgd_cli.hardware.power import (
+    Clock,
     Counter,
     CounterMeter,
     PowerMeter,
@@ -272,6 +273,38 @@ def test_a_slow_instruments_watts_are_right(copied: Copied) -> None:
     reading = meter.end()
     assert reading is not None
     assert reading.power_w == pytest.approx(4.0, rel=1e-9)
+
+
+class Hasty(Clock):
+    """Runs a hundred times as fast as this machine's."""
+
+    ahead_s = 0.0
+
+    def now_s(self) -> float:
+        return self.ahead_s
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        self.ahead_s += seconds
+        return stop.wait(seconds / 100)
+
+
+def test_a_value_is_of_the_middle_of_the_time_it_took() -> None:
+    clock = Hasty()
+    takes_s = iter([0.2])  # and no time from then on
+
+    def read_w() -> float:
+        half_s = next(takes_s, 0.0) / 2
+        clock.ahead_s += half_s
+        watts = 10 * clock.ahead_s
+        clock.ahead_s += half_s
+        return watts
+
+    meter = SamplingMeter("ramp", "board", "measured", read_w, clock=clock)
+    meter.begin()
+    time.sleep(0.05)
+    reading = meter.end()
+    assert reading is not None
+    assert reading.energy_j == pytest.approx(5 * ((0.1 + reading.seconds) ** 2 - 0.1**2))
 
 
 def test_a_ramp_by_this_machines_clock() -> None:
