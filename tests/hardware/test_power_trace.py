@@ -32,6 +32,15 @@ def write(tmp_path: Path) -> Write:
     return _write
 
 
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "XXX+5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
 # ----------------------------------------------------------------------------------------- reading
 
 
@@ -53,6 +62,7 @@ def write(tmp_path: Path) -> Write:
         "datetime;watts\n2026-11-18T11:06:40,0;5,0\n2026-11-18T11:06:40,5;6,5\n",
     ],
 )
+@pytest.mark.usefixtures("far_from_utc")
 def test_what_meters_write(text: str, write: Write) -> None:
     trace = read_trace(write(text))
     assert [at for at, _ in trace.samples] == pytest.approx([START, START + 0.5], abs=1e-6)
