@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from musgd_cli.bench import foreign
 from musgd_cli.bench.subject import Subject
 from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import UsageError
@@ -52,15 +53,14 @@ def _subjects_of(spec: str, on_damage: OnDamage | None) -> list[Subject]:
             f"export it first: musgd export {shlex.quote(spec)}",
         )
     if path.is_file() or path.suffix.lower() in _BARE_MODELS:
-        raise UsageError(
-            f"{spec} is no artifact: a folder with a model and its artifact.json",
-            "musgd export RUN makes them; give their folder",
-        )
+        return [foreign.read(path)]
     places = [place for place in (path, RUNS / spec) if place.is_dir()]
     if places:
         # A run is named after its data set: a folder of that name here is most likely the data.
         place = next(filter(artifact_folders, places), places[-1])
-        return _artifacts_below(place, on_damage)
+        if artifact_folders(place) or RunFolder(place).plan_file.is_file():
+            return _artifacts_below(place, on_damage)
+        return [foreign.read(place)]
     known = ", ".join(sorted(folder.name for folder in RUNS.glob("*/") if folder.is_dir()))
     raise UsageError(
         f"{spec} does not exist", f"runs here: {known}" if known else "give an artifact's folder"

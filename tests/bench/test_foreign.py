@@ -704,20 +704,21 @@ def exports(
         weights = folder / "yolo26n.pt"
         weights.write_bytes((shared / "models" / "yolo26n-coco.pt").read_bytes())
         model = ultralytics.YOLO(weights)
-        return Path(model.export(imgsz=320, simplify=False, **arguments))
+        return Path(model.export(imgsz=320, **arguments))
 
     return export
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own exporters
 @pytest.mark.parametrize(
     ("name", "arguments", "precision", "nms_free"),
     [
-        ("plain", {"format": "onnx"}, "fp32", False),
-        ("half", {"format": "onnx", "quantize": 16}, "fp16", False),
-        ("dynamic", {"format": "onnx", "dynamic": True}, "fp32", False),
-        ("end2end", {"format": "onnx", "nms": False}, "fp32", True),
-        ("nms", {"format": "onnx", "nms": True}, "fp32", True),
+        ("plain", {"format": "onnx", "simplify": False}, "fp32", False),
+        ("half", {"format": "onnx", "simplify": False, "quantize": 16}, "fp16", False),
+        ("dynamic", {"format": "onnx", "simplify": False, "dynamic": True}, "fp32", False),
+        ("end2end", {"format": "onnx", "simplify": False, "nms": False}, "fp32", True),
+        ("nms", {"format": "onnx", "simplify": False, "nms": True}, "fp32", True),
         ("openvino", {"format": "openvino"}, "fp32", False),
         (
             "openvino-half-dynamic",

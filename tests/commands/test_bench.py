@@ -142,9 +142,9 @@ def test_ctrl_c_ends_it_with_130_and_leaves_nothing(workshop: Path) -> None:
     ("path", "error", "mend"),
     [
         ("best.pt", "best.pt is weights", "musgd export best.pt"),
-        ("model.onnx", "model.onnx is no artifact", "musgd export"),
+        ("model.txt", "model.txt is no model", "give .onnx"),
         ("nowhere", "nowhere does not exist", "runs here: r"),
-        ("squares", "there is no artifact in squares", "musgd export squares"),
+        ("squares", "squares is a data set", "musgd bench MODEL --data squares"),
     ],
 )
 def test_what_is_no_artifact(
