@@ -213,7 +213,8 @@ class _Scorer:
 
     def accuracy(self, subject: Subject, images: Images) -> Accuracy | str:
         artifact = subject.artifact
-        key = (artifact.sha256, artifact.runtime, artifact.precision, images)
+        data = images.data_set.path if images.data_set is not None else None
+        key = (artifact.sha256, artifact.runtime, artifact.precision, data, images.scored)
         if key not in self._known:
             self._known[key] = score(
                 subject,

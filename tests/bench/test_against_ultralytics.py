@@ -12,16 +12,23 @@ import numpy as np
 import pytest
 import tiny_artifact as tiny
 
-from musgd_cli.bench import measure
+from musgd_cli.bench import measure_all
+from musgd_cli.bench.subject import Subject
 from musgd_cli.data import load
 from musgd_cli.data.images import read_image
-from musgd_cli.hardware import detect
-from musgd_cli.records import Artifact, BenchSettings
+from musgd_cli.records import Artifact, BenchReport, BenchSettings
 from musgd_cli.runtime import open_engine
 from musgd_cli.runtime.detector import Detector
 
 IMGSZ = 320
 QUICK = BenchSettings(threads=1, duration_s=0.1, repeats=1, warmup_s=0, idle_s=0)
+
+
+def measure(model: Exported, data: Path) -> BenchReport:
+    subject = Subject(model.folder, model.artifact)
+    (outcome,) = measure_all([subject], settings=QUICK, data=str(data), keep=False)
+    assert outcome.report is not None
+    return outcome.report
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def test_map_on_coco128_is_that_of_val(
     ultralytics: ModuleType, coco: Exported, shared: Path, tmp_path: Path
 ) -> None:
     data = copied(shared, "coco128", tmp_path)
-    report = measure(coco.folder, settings=QUICK, host=detect(), data=str(data))
+    report = measure(coco, data)
     theirs = their_val(ultralytics, coco.onnx, data, "val", tmp_path)
     assert report.n_images == 128
     assert report.map50_95 == pytest.approx(theirs.map, abs=0.003)
@@ -144,7 +151,7 @@ def test_map_on_bccd_is_that_of_val(
     )
     weights = Path(model.trainer.last)
     exported = export(ultralytics, weights, tmp_path / "artifact", nms_free=False)
-    report = measure(exported.folder, settings=QUICK, host=detect(), data=str(data))
+    report = measure(exported, data)
     theirs = their_val(ultralytics, exported.onnx, data, "test", tmp_path)
     assert (report.split, report.n_images) == ("test", 72)
     assert report.map50_95 == pytest.approx(theirs.map, abs=0.003)

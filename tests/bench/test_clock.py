@@ -119,14 +119,42 @@ def test_each_stage_has_its_own_time() -> None:
     # Sleeps overrun, on a busy machine by much; they never fall short.
     assert all(slept <= p50 < slept + 8 for slept, p50 in zip((4, 16, 8), p50s, strict=True))
     assert times.seconds >= 0.3
-    assert times.fps <= 1000 / 16
-    assert times.fps_end_to_end <= 1000 / 28
     assert times.harness_ms < 1
+    assert times.cpu_s < times.seconds  # it slept
+    ((middle_s, fps),) = times.pace
+    assert middle_s == pytest.approx(times.seconds / 2, rel=0.05)
+    assert fps <= 1000 / 28
 
 
 def test_few_frames_are_timed_however_long_they_take() -> None:
     times = FrameLoop(Sleeper(infer=0.001), [IMAGE]).run(0.0)
     assert len(times.infer_ms) == clock.FEWEST_FRAMES
+
+
+def test_pace_follows_what_slows_down() -> None:
+    fast, slow = np.full(200, 0.01), np.full(50, 0.04)
+    moments = clock.pace(np.concatenate((fast, slow)).cumsum())
+    assert [round(fps) for _, fps in moments] == [100, 100, 25, 25]
+    assert [middle for middle, _ in moments] == pytest.approx([0.5, 1.5, 2.5, 3.5], abs=0.05)
+
+
+def test_a_long_run_has_longer_moments() -> None:
+    moments = clock.pace(np.full(60_000, 0.1).cumsum())
+    assert len(moments) <= clock.MOST_MOMENTS
+    assert [fps for _, fps in moments] == pytest.approx([10.0] * len(moments))
+
+
+@given(st.lists(st.floats(0.001, 3), min_size=1, max_size=300))
+def test_no_frame_is_lost_in_the_moments(frames_s: list[float]) -> None:
+    ends_s = np.cumsum(frames_s)
+    moments = clock.pace(ends_s)
+    begin, n = 0.0, 0.0
+    for middle, fps in moments:  # each begins where the last ended
+        length = 2 * (middle - begin)
+        n += fps * length
+        begin += length
+    assert begin == pytest.approx(ends_s[-1])
+    assert n == pytest.approx(len(frames_s))
 
 
 def test_images_go_round() -> None:

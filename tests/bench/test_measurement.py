@@ -5,27 +5,41 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import tiny_artifact as tiny
 
-from musgd_cli.bench import measure
-from musgd_cli.bench.measurement import Progress
+from musgd_cli.bench import measure_all
+from musgd_cli.bench.process import Progress
+from musgd_cli.bench.session import Outcome
+from musgd_cli.bench.subject import Subject
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
-from musgd_cli.hardware import detect
-from musgd_cli.records import BenchReport, BenchSettings, Host, PowerReading
+from musgd_cli.records import BenchReport, BenchSettings, PowerReading
+from musgd_cli.runs import read_artifact
 
 QUICK = BenchSettings(threads=1, duration_s=0.2, repeats=1, warmup_s=0, idle_s=0)
 
 
-@pytest.fixture(scope="module")
-def host() -> Host:
-    return detect()
+def outcomes(*folders: Path, meter: object = None, **options: Any) -> list[Outcome]:
+    subjects = [Subject(folder, read_artifact(folder)) for folder in folders]
+    known: dict[str, Any] = {"settings": QUICK, "keep": False, "meter_for": lambda _: meter}
+    return list(measure_all(subjects, **known | options))
+
+
+def measure(folder: Path, **options: Any) -> BenchReport:
+    (outcome,) = outcomes(folder, **options)
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.report is not None
+    return outcome.report
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +85,26 @@ def progress() -> list[Progress]:
 
 @pytest.fixture(scope="module")
 def report(
-    tmp_path_factory: pytest.TempPathFactory, data: Path, host: Host, progress: list[Progress]
+    tmp_path_factory: pytest.TempPathFactory, data: Path, progress: list[Progress]
 ) -> BenchReport:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     folder = tmp_path_factory.mktemp("artifact")
     calibration = tiny.calibrated_on("images/val/1.png", "images/train/3.png")
-    tiny.make_onnx(folder, calibration=calibration, parent_sha256="abc")
-    return measure(
-        folder,
-        settings=QUICK,
-        host=host,
+    tiny.make_onnx(folder / "a", calibration=calibration, parent_sha256="abc")
+    tiny.make_null(folder / "b", calibration=tiny.calibrated_on("images/val/4.png"))
+    first, second = outcomes(
+        folder / "a",
+        folder / "b",
+        settings=QUICK.model_copy(update={"repeats": 3, "idle_s": 0.3}),
         data=str(data),
-        exclude={"images/val/4.png"},
         meter=Meter(4.5),
-        on_progress=progress.append,
+        on_progress=lambda subject, step: subject.name == "a" and progress.append(step),
     )
+    assert second.report is not None
+    assert second.report.n_excluded == 2
+    assert first.report is not None
+    return first.report
 
 
 def test_accuracy_is_the_one_worked_out_by_hand(report: BenchReport) -> None:
@@ -140,58 +158,173 @@ def test_energy_is_power_times_the_loop_over_its_frames(report: BenchReport) -> 
     assert report.power_kind == "measured"
 
 
+def test_net_energy_is_what_comes_on_top_of_rest(report: BenchReport) -> None:
+    assert report.idle_w == pytest.approx(4.5)
+    assert report.net_energy_per_frame_j == pytest.approx(0, abs=1e-9)
+    assert report.fps_per_watt == pytest.approx(report.fps_end_to_end / 4.5)
+    assert report.power_hz == 10
+    assert report.power_s is not None
+    assert report.seconds is not None
+    assert report.power_s >= report.seconds
+
+
+def test_repeats_are_fresh_processes_whose_samples_are_the_reports(report: BenchReport) -> None:
+    assert len(report.repeats) == 3
+    assert sum(repeat.n for repeat in report.repeats) == report.n
+    begin = 0
+    for repeat in report.repeats:
+        samples = report.samples_ms[begin : begin + repeat.n]
+        assert repeat.p50_ms == pytest.approx(statistics.median(samples))
+        begin += repeat.n
+    starts = [repeat.began for repeat in report.repeats]
+    assert starts == sorted(starts)
+    assert time.time() - 300 < starts[0] < time.time()
+    assert report.started is not None
+    assert datetime.fromisoformat(report.started).timestamp() == pytest.approx(starts[0], abs=1)
+    assert report.p50_interval_ms is not None
+    low, high = report.p50_interval_ms
+    assert low < report.latency_ms.p50 < high
+
+
+def test_a_whole_frame_is_its_stages(report: BenchReport) -> None:
+    assert len(report.frame_samples_ms) == report.n
+    assert all(
+        whole > inference
+        for whole, inference in zip(report.frame_samples_ms, report.samples_ms, strict=True)
+    )
+    assert report.fps_end_to_end == pytest.approx(1000 / statistics.fmean(report.frame_samples_ms))
+
+
+def test_moments_run_through_all_repeats(report: BenchReport) -> None:
+    assert len(report.moments) == 3  # each repeat is shorter than a second
+    times = [moment.t_s for moment in report.moments]
+    assert times == sorted(times)
+    assert times[-1] > report.repeats[-1].began - report.repeats[0].began
+    assert all(moment.fps > 0 for moment in report.moments)
+
+
+def test_who_used_the_cores(report: BenchReport) -> None:
+    assert report.cores_used is not None
+    assert 0.2 < report.cores_used < 1.5  # one thread, and whatever NumPy does beside it
+    assert report.cores_used_by_others is not None
+    assert report.cores_used_by_others >= 0
+
+
+def test_the_scores_of_a_model_are_held_against_its_parents(tmp_path: Path, data: Path) -> None:
+    for module in ("onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    artifacts = tmp_path / "runs/r/artifacts"
+    parent = tiny.make_onnx(artifacts / "parent")
+    tiny.make_openvino(artifacts / "child", parent_sha256=parent.sha256)
+    # The parent lies beside it and need not be asked for.
+    child = measure(artifacts / "child", data=str(data))
+    assert child.confidence_shift == pytest.approx(0, abs=1e-6)
+    assert child.n_shared_boxes == 4 * child.n_images
+    alone = measure(artifacts / "parent", data=str(data))
+    assert alone.confidence_shift is None
+    assert alone.n_shared_boxes == 0
+
+
+def test_models_take_turns(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        tiny.make_null(tmp_path / name)
+    turns: list[str] = []
+    outcomes(
+        tmp_path / "a",
+        tmp_path / "b",
+        settings=QUICK.model_copy(update={"repeats": 3}),
+        on_progress=lambda s, step: step.phase == "timing" and turns.append(s.name),
+    )
+    assert turns == ["a", "b"] * 3
+
+
+def test_each_thread_count_is_a_report_and_accuracy_is_scored_once(
+    tmp_path: Path, data: Path
+) -> None:
+    tiny.make_null(tmp_path)
+    scored: list[int] = []
+    found = outcomes(
+        tmp_path,
+        threads=(1, 2, 1),
+        data=str(data),
+        on_progress=lambda _, step: step.phase == "scoring" and scored.append(step.done),
+    )
+    assert [outcome.threads for outcome in found] == [1, 2]
+    assert [o.report.threads for o in found if o.report is not None] == [1, 2]
+    assert scored == [1, 2, 3, 4, 5, 6]
+
+
+def test_so_many_frames_as_asked(tmp_path: Path) -> None:
+    tiny.make_null(tmp_path)
+    settings = QUICK.model_copy(update={"repeats": 3, "duration_s": 60})
+    assert measure(tmp_path, settings=settings, frames=100).n == 102  # 34 in each
+
+
+def test_a_sustained_run_is_one_process(tmp_path: Path) -> None:
+    tiny.make_null(tmp_path)
+    settings = QUICK.model_copy(update={"repeats": 5, "duration_s": 2.6})
+    report = measure(tmp_path, settings=settings, sustained=True)
+    assert report.sustained
+    assert len(report.repeats) == 1
+    assert len(report.moments) >= 2
+    assert report.p50_interval_ms is None
+    assert report.stable is None
+
+
 def test_progress_tells_every_phase_and_counts_the_scored(
     report: BenchReport, progress: list[Progress]
 ) -> None:
     phases = list(dict.fromkeys(step.phase for step in progress))
-    assert phases == ["load", "warm-up", "timing", "scoring"]
+    assert phases == ["idle", "load", "warm-up", "timing", "scoring"]
+    assert [step.repeat for step in progress if step.phase == "timing"] == [1, 2, 3]
     assert (progress[-1].done, progress[-1].total) == (4, 4)
 
 
 # --------------------------------------------------------------------------------- without things
 
 
-def test_without_data_noise_is_timed_and_nothing_scored(tmp_path: Path, host: Host) -> None:
+def test_without_data_noise_is_timed_and_nothing_scored(tmp_path: Path) -> None:
     tiny.make_null(tmp_path)
     meter = Meter(None)  # and a meter that dies voids its own figure alone
-    report = measure(tmp_path, settings=QUICK, host=host, meter=meter)
+    report = measure(tmp_path, meter=meter)
     assert meter.calls == ["begin", "end"]
     assert report.power_w is None
     assert report.energy_per_frame_j is None
+    assert report.power_note == "the meter bench-psu died in the run"
     assert report.map50_95 is None
+    assert report.accuracy_note == "no data set; give one with --data"
     assert report.split is None
     assert report.n_images == 0
     assert report.n_frames == 0
     assert report.n > 10
 
 
-def test_when_every_image_calibrated_there_is_no_score(
-    tmp_path: Path, host: Host, data: Path
-) -> None:
+def test_when_every_image_calibrated_there_is_no_score(tmp_path: Path, data: Path) -> None:
     images = [f"images/val/{i}.png" for i in range(6)]
     tiny.make_null(tmp_path, calibration=tiny.calibrated_on(*images))
-    report = measure(tmp_path, settings=QUICK, host=host, data=str(data))
+    report = measure(tmp_path, data=str(data))
     assert report.map50_95 is None
+    assert report.accuracy_note == "every image of data.yaml, val calibrated a model"
     assert report.n_images == 0
     assert report.n_excluded == 6
     assert report.n_frames == 6  # they can still be timed
 
 
-def test_the_test_split_is_scored_where_there_is_one(tmp_path: Path, host: Host) -> None:
+def test_the_test_split_is_scored_where_there_is_one(tmp_path: Path) -> None:
     with_test = tiny.make_data(tmp_path / "data", n_images=2, splits=("train", "val", "test"))
     tiny.make_null(tmp_path / "a")
-    report = measure(tmp_path / "a", settings=QUICK, host=host, data=str(with_test))
+    report = measure(tmp_path / "a", data=str(with_test))
     assert (report.split, report.n_images) == ("test", 2)
     assert report.map50_95 == 0  # the null engine finds nothing, which is a score
 
 
-def test_zero_threads_takes_every_core_this_process_may_use(tmp_path: Path, host: Host) -> None:
+def test_zero_threads_takes_every_core_this_process_may_use(tmp_path: Path) -> None:
     tiny.make_null(tmp_path)
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
         settings = QUICK.model_copy(update={"threads": 0})
-        assert measure(tmp_path, settings=settings, host=host).threads == 1
+        assert measure(tmp_path, settings=settings).threads == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -204,40 +337,43 @@ def test_zero_threads_takes_every_core_this_process_may_use(tmp_path: Path, host
     [(("red", "green"), "has 2 classes"), (("green", "red", "blue"), "numbers its classes")],
 )
 def test_a_data_set_of_other_classes(
-    names: tuple[str, ...], match: str, tmp_path: Path, host: Host, data: Path
+    names: tuple[str, ...], match: str, tmp_path: Path, data: Path
 ) -> None:
     tiny.make_null(tmp_path, names=names)
     with pytest.raises(UsageError, match=match) as caught:
-        measure(tmp_path, settings=QUICK, host=host, data=str(data))
+        measure(tmp_path, data=str(data))
     assert f"the model {tmp_path}" in caught.value.what  # where it lies, not where it was made
 
 
-def test_renamed_classes_are_the_users_affair(tmp_path: Path, host: Host, data: Path) -> None:
+def test_renamed_classes_are_the_users_affair(tmp_path: Path, data: Path) -> None:
     tiny.make_null(tmp_path, names=("rouge", "vert", "bleu"))
-    report = measure(tmp_path, settings=QUICK, host=host, data=str(data))
+    report = measure(tmp_path, data=str(data))
     assert set(report.ap50_95) == {"rouge", "vert", "bleu"}
 
 
-def test_a_corrupt_image_is_named(tmp_path: Path, host: Host) -> None:
-    data = tiny.make_data(tmp_path / "data", n_images=2)
-    image = tmp_path / "data/images/val/1.png"
+def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
+    data = tiny.make_data(tmp_path / "data", n_images=20)
+    image = tmp_path / "data/images/val/12.png"
     image.write_bytes(image.read_bytes()[:-20])
     tiny.make_null(tmp_path / "a")
-    with pytest.raises(MusgdError, match=r"val/1\.png") as caught:
-        measure(tmp_path / "a", settings=QUICK, host=host, data=str(data))
-    assert caught.value.exit_code is ExitCode.FAILED
+    (outcome,) = outcomes(tmp_path / "a", data=str(data))
+    assert isinstance(outcome.error, MusgdError)
+    assert outcome.error.exit_code is ExitCode.FAILED
+    assert "val/12.png" in outcome.error.what
+    # It was not among those timed: what was measured is not lost.
+    assert outcome.report is not None
+    assert outcome.report.map50_95 is None
+    assert outcome.report.accuracy_note == outcome.error.what
 
 
-def test_a_damaged_model_keeps_its_words_on_the_way_out_of_the_worker(
-    tmp_path: Path, host: Host
-) -> None:
+def test_a_damaged_model_keeps_its_words_on_the_way_out_of_the_worker(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     tiny.make_onnx(tmp_path)
     model = tmp_path / "model.onnx"
     model.write_bytes(model.read_bytes()[:50])
     with pytest.raises(MusgdError, match="sha256") as caught:
-        measure(tmp_path, settings=QUICK, host=host)
+        measure(tmp_path)
     assert "musgd export" in caught.value.mend
 
 
@@ -253,59 +389,56 @@ def runtime_that(does: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ("name", "match"), [("SIGSEGV", "crashed in onnxruntime"), ("SIGILL", "instruction")]
 )
 def test_a_runtime_that_crashes_is_named_with_its_signal(
-    name: str, match: str, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+    name: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last_act = f"os.write(2, b'last words\\n'); os.kill(os.getpid(), signal.{name})"
     runtime_that(last_act, tmp_path, monkeypatch)
     tiny.make_onnx(tmp_path)
     with pytest.raises(MusgdError, match=match) as caught:
-        measure(tmp_path, settings=QUICK, host=host)
+        measure(tmp_path)
     assert f"({name})" in caught.value.what
     assert "last words" in caught.value.what
     assert caught.value.mend
 
 
-def test_a_missing_runtime_is_unsupported(
-    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_runtime_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     does = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
     runtime_that(does, tmp_path, monkeypatch)
     tiny.make_onnx(tmp_path)
     with pytest.raises(UnsupportedError, match="not installed") as caught:
-        measure(tmp_path, settings=QUICK, host=host)
+        measure(tmp_path)
     assert "musgd-cli[onnx]" in caught.value.mend
 
 
 def test_a_failure_nobody_foresaw_keeps_its_traceback(
-    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime_that("1 / 0", tmp_path, monkeypatch)
     tiny.make_onnx(tmp_path)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        measure(tmp_path, settings=QUICK, host=host)
+        measure(tmp_path)
 
 
 def test_a_worker_that_imported_torch_is_refused(
-    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text("")
     (tmp_path / "sitecustomize.py").write_text("import torch")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tiny.make_null(tmp_path / "a")
     with pytest.raises(RuntimeError, match="imported torch"):
-        measure(tmp_path / "a", settings=QUICK, host=host)
+        measure(tmp_path / "a")
 
 
 def test_the_worker_dies_with_the_bench(tmp_path: Path) -> None:
     tiny.make_null(tmp_path)
     code = (
-        "from pathlib import Path\n"
-        "from musgd_cli.bench import measure\n"
-        "from musgd_cli.hardware import detect\n"
+        "from musgd_cli.bench import choose, measure_all\n"
         "from musgd_cli.records import BenchSettings\n"
         "settings = BenchSettings(threads=1, duration_s=60, repeats=1, warmup_s=60, idle_s=0)\n"
-        f"measure(Path({str(tmp_path)!r}), settings=settings, host=detect(),\n"
-        "        on_progress=lambda step: print(step.phase, flush=True))\n"
+        f"list(measure_all(choose([{str(tmp_path)!r}]), settings=settings, keep=False,\n"
+        "     meter_for=lambda device: None,\n"
+        "     on_progress=lambda subject, step: print(step.phase, flush=True)))\n"
     )
     bench = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:

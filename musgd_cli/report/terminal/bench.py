@@ -1,12 +1,24 @@
-"""``musgd bench`` for people: one row an artifact, and under it how the figures came about."""
+"""``musgd bench`` for people: one row a report, and under it how the figures came about."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+
+from musgd_cli.report.lineup import Entry, Lineup
+from musgd_cli.report.wording import (
+    EMULATED,
+    NOT_MEASURED,
+    about_accuracy,
+    about_power,
+    count,
+    machine_in_words,
+    runtime_name,
+    share,
+    three_digits,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -14,28 +26,23 @@ if TYPE_CHECKING:
 
     from musgd_cli.records import BenchReport
 
-NOT_MEASURED = "not measured here"
 _ENDLESS = 10_000
 
-EMULATED = "emulated"
-"""Stands where a speed would: an emulator's says nothing of the board it plays."""
+_WARNED_EACH = 2
+"""Of more rows with one and the same flaw only their names are told."""
 
-_NAMES = {
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "ncnn": "ncnn",
-    "litert": "LiteRT",
-    "tensorrt": "TensorRT",
-    "null": "no model",
-}
+_STAGES_SHOWN = 12
+"""Rows of a sustained run, however long it was."""
 
 
 def bench_table(reports: Sequence[BenchReport]) -> RenderableType:
-    """Return the table and its notes; ``reports`` has at least one, all of this machine."""
+    """Return the table and its notes; ``reports`` has at least one."""
     from rich.console import Group
     from rich.text import Text
 
-    return Group(_BenchTable(_Rows(reports)), Text(), *_notes(reports))
+    lineup = Lineup(reports)
+    lasting = [_lasting_table(entry) for entry in lineup.entries if entry.report.sustained]
+    return Group(_BenchTable(lineup), *lasting, Text(), *_notes(lineup))
 
 
 @dataclass(frozen=True)
@@ -48,105 +55,68 @@ class _Column:
     lead: bool = False
 
 
-class _Rows:
-    """What is shown of each report, whatever the layout."""
+class _BenchTable:
+    """One table where it fits, else as few as fit, below each other."""
 
-    def __init__(self, reports: Sequence[BenchReport]) -> None:
-        self.reports = reports
-        self._alike = Counter(map(_identity, reports))
-        self.one_size = len({r.imgsz for r in reports}) == 1
-        self.one_thread_count = len({r.threads for r in reports}) == 1
+    def __init__(self, lineup: Lineup) -> None:
+        self._lineup = lineup
+        self._reports = [entry.report for entry in lineup.entries]
 
-    def title(self) -> str:
-        """Say what all rows have in common."""
-        first = self.reports[0]
-        parts = [first.host.board]
-        if self.one_size:
-            parts.append(f"{first.imgsz} px")
-        if self.one_thread_count:
-            parts.append(_threads(first))
-        return ", ".join(parts)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        endless = options.update(width=_ENDLESS)
+        left = [*self._speed_columns(), *self._other_columns()]
+        titled = True
+        while left:
+            n = len(left)
+            while n > 1 and (
+                console.measure(self._table(left[:n]), options=endless).maximum > options.max_width
+            ):
+                n -= 1
+            yield self._table(left[:n], titled=titled)
+            left, titled = left[n:], False
 
-    def name(self, report: BenchReport) -> str:
-        """Name a row: what runs, and what it has of its own."""
-        parts = [f"{_NAMES.get(report.runtime, report.runtime)} {report.precision}"]
-        if not self.one_size:
-            parts.append(f"{report.imgsz} px")
-        if not self.one_thread_count:
-            parts.append(_threads(report))
-        if self._alike[_identity(report)] > 1:
-            return PurePath(report.artifact).name
-        return ", ".join(parts)
+    def _any(self, fact: Callable[[BenchReport], object]) -> bool:
+        return any(fact(report) is not None for report in self._reports)
 
-    def speed_up(self, report: BenchReport) -> str:
-        """Say how many times the float parent's speed, where the parent is in the table."""
-        parent = self._parent(report)
-        if parent is None or report.runtime == "null" or report.host.emulated:
-            return ""
-        return f"{parent.latency_ms.p50 / report.latency_ms.p50:.2f}x"
-
-    def _parent(self, report: BenchReport) -> BenchReport | None:
-        """Find the float parent's row: parents of several targets can be the same file."""
-        wanted = report.parent_sha256, report.threads
-        rows = [r for r in self.reports if (r.artifact_sha256, r.threads) == wanted]
-        return next((r for r in rows if r.target == report.target), rows[0] if rows else None)
-
-    def speed_columns(self) -> list[_Column]:
-        """Return the figures of speed in their order."""
-        ratio = [_Column("speed", "of float", self.speed_up)]
+    def _speed_columns(self) -> list[_Column]:
+        ratios = {id(e.report): self._lineup.speed_up(e) for e in self._lineup.entries}
+        ratio = _Column("speed", "of float", lambda r: _times(ratios[id(r)]))
+        spread = _Column("p50", "±", _timed(_spread))
         return [
-            _Column("p50", "ms", _timed(lambda r: _three_digits(r.latency_ms.p50)), lead=True),
-            _Column("p90", "ms", _timed(lambda r: _three_digits(r.latency_ms.p90))),
-            _Column("p99", "ms", _timed(lambda r: _three_digits(r.latency_ms.p99))),
-            *(ratio if any(map(self.speed_up, self.reports)) else ()),
-            _Column("FPS", "model", _timed(lambda r: _three_digits(r.fps)), lead=True),
-            _Column("FPS", "frame", _timed(lambda r: _three_digits(r.fps_end_to_end))),
+            _Column("p50", "ms", _timed(lambda r: three_digits(r.latency_ms.p50)), lead=True),
+            *([spread] if self._any(lambda r: r.p50_interval_ms) else ()),
+            _Column("p90", "ms", _timed(lambda r: three_digits(r.latency_ms.p90))),
+            _Column("p99", "ms", _timed(lambda r: three_digits(r.latency_ms.p99))),
+            _Column("max", "ms", _timed(lambda r: three_digits(r.latency_ms.max))),
+            *([ratio] if any(ratios.values()) else ()),
+            _Column("FPS", "model", _timed(lambda r: three_digits(r.fps))),
+            _Column("FPS", "frame", _timed(lambda r: three_digits(r.fps_end_to_end)), lead=True),
             _Column("pre", "ms", _timed(lambda r: f"{r.pre_ms:.2f}")),
             _Column("post", "ms", _timed(lambda r: f"{r.post_ms:.2f}")),
+            _Column("load", "ms", _timed(lambda r: f"{r.load_ms:.0f}")),
         ]
 
-    def other_columns(self) -> list[_Column]:
-        """Return accuracy, memory, power and heat in their order."""
-        power = (
-            [
-                _Column("power", "W", lambda r: _or_not_measured(r.power_w)),
-                _Column("energy", "J/frame", lambda r: _or_not_measured(r.energy_per_frame_j)),
-            ]
-            if any(r.power_w is not None for r in self.reports)
-            else [_Column("power, energy", "W, J/frame", lambda _: NOT_MEASURED)]
-        )
-        heat = [_Column("heat", "°C", lambda r: _whole(r.temperature_c))]
+    def _other_columns(self) -> list[_Column]:
+        power = [
+            _Column("power", "W", _power(lambda r: r.power_w)),
+            _Column("energy", "J/frame", _power(lambda r: r.energy_per_frame_j)),
+            _Column("net", "J/frame", _power(lambda r: r.net_energy_per_frame_j)),
+            _Column("FPS", "per W", _power(lambda r: r.fps_per_watt)),
+        ]
+        no_power = [_Column("power, energy", "W, J/frame", lambda _: NOT_MEASURED)]
+        shift = _Column("score", "shift", lambda r: _signed(r.confidence_shift))
+        gpu = _Column("GPU", "MB", lambda r: _whole(r.gpu_memory_mb))
+        heat = _Column("heat", "°C", lambda r: _whole(r.temperature_c))
         return [
             _Column("mAP", "50-95", lambda r: _share(r.map50_95), lead=True),
             _Column("mAP", "50", lambda r: _share(r.map50)),
-            _Column("recall", "small", lambda r: _share(r.recall_small)),
+            _Column("recall", "S/M/L", _recalls),
+            *([shift] if self._any(lambda r: r.confidence_shift) else ()),
             _Column("memory", "MB", lambda r: _whole(r.peak_memory_mb)),
-            *power,
-            *(heat if any(r.temperature_c is not None for r in self.reports) else ()),
+            *([gpu] if self._any(lambda r: r.gpu_memory_mb) else ()),
+            *(power if self._any(lambda r: r.power_w) else no_power),
+            *([heat] if self._any(lambda r: r.temperature_c) else ()),
         ]
-
-
-def _identity(report: BenchReport) -> tuple[object, ...]:
-    return report.runtime, report.precision, report.imgsz, report.threads
-
-
-class _BenchTable:
-    """One table where it fits, else two below each other: speed, then what it takes and gives."""
-
-    def __init__(self, rows: _Rows) -> None:
-        self._rows = rows
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        speed, rest = self._rows.speed_columns(), self._rows.other_columns()
-        whole = self._table([*speed, *rest])
-        if (
-            console.measure(whole, options=options.update(width=_ENDLESS)).maximum
-            <= options.max_width
-        ):
-            yield whole
-        else:
-            yield self._table(speed)
-            yield self._table(rest, titled=False)
 
     def _table(self, columns: Sequence[_Column], *, titled: bool = True) -> Table:
         from rich.box import SIMPLE_HEAD
@@ -157,7 +127,7 @@ class _BenchTable:
             box=SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
-            title=Text(self._rows.title(), style="bold cyan") if titled else None,
+            title=Text(_title(self._lineup), style="bold cyan") if titled else None,
             title_justify="left",
         )
         table.add_column("artifact", no_wrap=True)
@@ -167,9 +137,57 @@ class _BenchTable:
                 justify="right",
                 style="bold" if column.lead else "",
             )
-        for report in self._rows.reports:
-            table.add_row(self._rows.name(report), *(column.cell(report) for column in columns))
+        for entry in self._lineup.entries:
+            table.add_row(entry.name, *(column.cell(entry.report) for column in columns))
         return table
+
+
+def _title(lineup: Lineup) -> str:
+    """Say what all rows have in common."""
+    first = lineup.entries[0].report
+    parts = [*lineup.machines] if len(lineup.machines) == 1 else []
+    if not lineup.has_many(lambda report: report.imgsz):
+        parts.append(f"{first.imgsz} px")
+    if not lineup.has_many(lambda report: report.threads):
+        parts.append(count(first.threads, "thread"))
+    return ", ".join(parts)
+
+
+def _lasting_table(entry: Entry) -> Table:
+    """Show how speed lasted, in equal stages of the run."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    moments = entry.report.moments
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=Text(f"{entry.name}, over time", style="bold cyan"),
+        title_justify="left",
+    )
+    for heading in ("from s", "FPS", "of the first", "°C", "MHz", "throttled"):
+        table.add_column(heading, justify="right")
+    stages = min(_STAGES_SHOWN, len(moments))
+    bounds = [len(moments) * stage // stages for stage in range(stages + 1)]
+    first_fps: float | None = None
+    for begin, end in zip(bounds, bounds[1:], strict=False):
+        part = moments[begin:end]
+        fps = sum(moment.fps for moment in part) / len(part)
+        first_fps = first_fps or fps
+        heat = [moment.temperature_c for moment in part if moment.temperature_c is not None]
+        clocks = [moment.cpu_mhz for moment in part if moment.cpu_mhz is not None]
+        held_back = [moment.throttled for moment in part if moment.throttled is not None]
+        table.add_row(
+            f"{part[0].t_s:.0f}",
+            EMULATED if entry.report.host.emulated else three_digits(fps),
+            f"{fps / first_fps:.0%}",
+            f"{max(heat):.0f}" if heat else "-",
+            f"{sum(clocks) / len(clocks):.0f}" if clocks else "-",
+            ("yes" if any(held_back) else "no") if held_back else "-",
+        )
+    return table
 
 
 # ------------------------------------------------------------------------------------------ cells
@@ -179,129 +197,175 @@ def _timed(cell: Callable[[BenchReport], str]) -> Callable[[BenchReport], str]:
     return lambda report: EMULATED if report.host.emulated else cell(report)
 
 
-def _three_digits(value: float) -> str:
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+def _spread(report: BenchReport) -> str:
+    if report.p50_interval_ms is None:
+        return "-"
+    if not report.stable:
+        return "unstable"
+    low, high = report.p50_interval_ms
+    return f"{(high - low) / 2 / report.latency_ms.p50:.1%}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x"
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else share(value)
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3f}"
 
 
 def _whole(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def _or_not_measured(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.3g}"
+def _recalls(report: BenchReport) -> str:
+    recalls = (report.recall_small, report.recall_medium, report.recall_large)
+    if all(recall is None for recall in recalls):
+        return "-"
+    return "/".join("-" if r is None else f"{r:.2f}".removeprefix("0") for r in recalls)
 
 
-def _threads(report: BenchReport) -> str:
-    return f"{report.threads} thread{'s' if report.threads > 1 else ''}"
+def _power(figure: Callable[[BenchReport], float | None]) -> Callable[[BenchReport], str]:
+    def cell(report: BenchReport) -> str:
+        value = figure(report)
+        if value is None:
+            return "-" if report.power_w is not None else NOT_MEASURED
+        return f"{'~' if report.power_kind == 'estimated' else ''}{value:.3g}"
+
+    return cell
 
 
 # ------------------------------------------------------------------------------------------ notes
 
 
-def _notes(reports: Sequence[BenchReport]) -> Iterator[RenderableType]:
+def _notes(lineup: Lineup) -> Iterator[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    for heading, text in _facts(reports):
+    for heading, text in _facts(lineup):
         grid.add_row(heading, Text(text))
     yield grid
-    for text in _warnings(reports):
+    for text in _warnings(lineup):
         yield Text(text, style="yellow")
 
 
-def _facts(reports: Sequence[BenchReport]) -> Iterator[tuple[str, str]]:
-    first = reports[0]
+def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
+    reports = [entry.report for entry in lineup.entries]
     yield "latency", _about_latency(reports)
-    for text in _distinct(map(_about_accuracy, reports)):
+    if any(report.p50_interval_ms for report in reports):
+        yield (
+            "±",
+            "where the p50 of another such run is expected, 19 times of 20, by the spread of the "
+            "repeats; more than 5 % either way is called unstable",
+        )
+    for text in _best_threads(lineup):
+        yield "threads", text
+    for text in _distinct(map(about_accuracy, reports)):
         yield "accuracy", text
-    for text in _distinct(map(_about_power, reports)):
+    if any(report.n_images for report in reports):
+        yield "recall", _about_recall(reports)
+    if any(report.confidence_shift is not None for report in reports):
+        yield (
+            "score shift",
+            "mean score less the float parent's, of the boxes both find (same class, IoU above "
+            "0.5, score above 0.25)",
+        )
+    for text in _distinct(map(about_power, reports)):
         yield "power", text
+    for text in _distinct(map(_about_clocks, reports)):
+        yield "clocks", text
     if not any(report.temperature_c is not None for report in reports):
         yield "heat", NOT_MEASURED
-    yield (
-        "machine",
-        ", ".join(
-            str(fact)
-            for fact in (
-                first.host.cpu or first.host.model,
-                first.host.cores and f"{first.host.cores} cores",
-                first.host.os,
-                first.host.container not in (None, "none") and first.host.container,
-            )
-            if fact
-        ),
-    )
+    for text in _distinct(machine_in_words(report.host) for report in reports):
+        yield "machine", text
     engines = {
-        f"{_NAMES.get(report.runtime, report.runtime)} {report.runtime_version}"
+        f"{runtime_name(report)} {report.runtime_version}"
         for report in reports
         if report.runtime != "null"
     }
     others = [
-        f"{name} {first.versions[key]}"
+        f"{name} {reports[0].versions[key]}"
         for key, name in (("opencv", "OpenCV"), ("numpy", "NumPy"), ("musgd", "musgd"))
-        if key in first.versions
+        if key in reports[0].versions
     ]
     yield "versions", ", ".join([*sorted(engines), *others])
 
 
 def _about_latency(reports: Sequence[BenchReport]) -> str:
-    counts = [report.n for report in reports]
-    n = f"{min(counts)}" if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
     first = reports[0]
-    images = f"{first.n_frames} images" if first.n_frames else "one image of noise"
+    repeats = _range([len(report.repeats) or 1 for report in reports])
+    processes = "a fresh process" if repeats == "1" else f"{repeats} fresh processes in turns"
+    images = count(first.n_frames, "image") if first.n_frames else "one image of noise"
     warmup = max(report.warmup_s or 0 for report in reports)
     harness = max(report.harness_ms or 0 for report in reports)
     return (
-        f"{n} inferences of batch 1, each within a whole frame (letterbox, inference, decode) of "
-        f"{images}, after up to {warmup:.1f} s of warm-up; the loop itself adds {harness:.3f} ms a "
-        "frame; memory is the whole process's"
+        f"{_range([report.n for report in reports])} inferences of batch 1 in {processes}, each "
+        f"within a whole frame (letterbox, inference, decode) of {images}, after up to "
+        f"{warmup:.1f} s of warm-up (until three medians of half a second agree to 3 %); the loop "
+        f"itself adds {harness:.3f} ms a frame; memory is the whole process's"
     )
 
 
-def _about_accuracy(report: BenchReport) -> str:
-    if report.data is None:
-        return f"{NOT_MEASURED}: no data set; give one with --data"
-    name = f"{PurePath(report.data).name}, {report.split}"
-    left_out = (
-        f", {report.n_excluded} left out that calibrated a model" if report.n_excluded else ""
-    )
-    if not report.n_images:
-        return f"{NOT_MEASURED}: every image of {name} calibrated a model"
+def _about_recall(reports: Sequence[BenchReport]) -> str:
+    scored = next(report for report in reports if report.n_images)
+    sizes = (scored.n_small, scored.n_medium, scored.n_large)
+    n = "/".join(map(str, sizes))
     return (
-        f"{name}: {report.n_images} images{left_out}; small: {report.n_small} objects under 32² "
-        "px, found at IoU 0.5 and any score from 0.001"
+        f"of small, medium and large objects ({n}: under 32² px, under 96² px, the rest, in the "
+        "original image), found at IoU 0.5 and any score from 0.001"
     )
 
 
-def _about_power(report: BenchReport) -> str:
-    if report.power_w is None:
-        return f"{NOT_MEASURED}: no meter gave a figure; musgd doctor tells which there are"
-    return f"{report.power_kind} by {report.power_source}, of the whole {report.power_scope}"
+def _about_clocks(report: BenchReport) -> str:
+    facts = [
+        f"{report.cpu_mhz:.0f} MHz" if report.cpu_mhz else "frequency not told here",
+        f"governor {report.governor}" if report.governor else None,
+        f"power mode {report.power_mode}" if report.power_mode else None,
+    ]
+    return ", ".join(fact for fact in facts if fact)
 
 
-def _warnings(reports: Sequence[BenchReport]) -> Iterator[str]:
-    if reports[0].host.emulated:
-        yield "emulated machine: no speed is shown, for it would not be the board's"
-    for report in reports:
-        name = PurePath(report.artifact).name
-        if report.gate == "failed":
-            yield f"{name}: failed the gate against its float parent when it was exported"
-        if report.gate == "inconclusive":
+def _best_threads(lineup: Lineup) -> Iterator[str]:
+    """Tell for each model that was measured at several thread counts which is the fastest."""
+    counts: dict[str, list[BenchReport]] = {}
+    for entry in lineup.entries:
+        if entry.is_timed:
+            counts.setdefault(entry.report.artifact, []).append(entry.report)
+    for artifact, reports in counts.items():
+        if len({report.threads for report in reports}) > 1:
+            best = max(reports, key=lambda report: report.fps_end_to_end)
+            rates = ", ".join(f"{r.threads}: {three_digits(r.fps_end_to_end)}" for r in reports)
             yield (
-                f"{name}: it was unclear whether it passes the gate against its float parent when "
-                "it was exported"
+                f"{PurePath(artifact).name} is fastest with {best.threads}; frames a second with "
+                f"{rates}"
             )
-        if not report.steady:
-            yield f"{name}: latency had not settled after {report.warmup_s or 0:.1f} s of warm-up"
-        if report.throttled:
-            yield f"{name}: the processor was throttled during the run"
+
+
+def _warnings(lineup: Lineup) -> Iterator[str]:
+    if all(entry.report.host.emulated for entry in lineup.entries):
+        yield "emulated machine: no speed is shown, for it would not be the board's"
+    flagged: dict[str, list[tuple[Entry, str]]] = {}
+    for entry in lineup.entries:
+        for remark in entry.remarks:
+            flagged.setdefault(remark.flag, []).append((entry, remark.text))
+    flagged.pop(EMULATED, None)
+    for flag, rows in flagged.items():
+        if len(rows) <= _WARNED_EACH:
+            yield from (f"{entry.name}: {text}" for entry, text in rows)
+        else:
+            yield f"{flag}: {'; '.join(entry.name for entry, _ in rows)}"
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _distinct(texts: Iterator[str]) -> list[str]:

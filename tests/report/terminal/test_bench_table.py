@@ -45,6 +45,10 @@ def report(**fields: Any) -> BenchReport:
         "map50": 0.5123,
         "recall_small": 0.31,
         "n_small": 88,
+        "recall_medium": 0.72,
+        "n_medium": 200,
+        "recall_large": 1.0,
+        "n_large": 14,
         "power_w": None,
         "energy_per_frame_j": None,
         "power_source": None,
@@ -77,7 +81,7 @@ METERED = {
 }
 
 
-def printed(*reports: BenchReport, width: int = 160) -> str:
+def printed(*reports: BenchReport, width: int = 200) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width, highlight=False).print(bench_table(reports))
     return stream.getvalue()
@@ -90,8 +94,10 @@ def row(text: str, name: str) -> str:
 def test_a_row_holds_every_figure() -> None:
     text = printed(report(), report(**INT8, **METERED))
     float_row, int8_row = row(text, "ONNX Runtime fp32"), row(text, "ncnn mixed-int8")
-    for figure in ("140", "151", "168", "7.04", "6.80", "2.11", "1.42", "0.235", "0.512", "0.310"):
+    for figure in ("140", "151", "168", "7.04", "6.80", "2.11", "1.42", "0.235", "0.512"):
         assert figure in float_row
+    assert ".31/.72/1.00" in float_row
+    assert "(88/200/14: under 32² px" in text
     assert "143" in float_row
     for figure in ("70.1", "2.00x", "5.12", "0.72", "72"):
         assert figure in int8_row
@@ -103,7 +109,7 @@ def test_power_that_no_meter_gave_is_said_in_its_cell() -> None:
     assert row(alone, "ONNX Runtime").count("not measured here") == 1
     assert "power     not measured here" in alone
     beside = printed(report(), report(**INT8, **METERED))
-    assert row(beside, "ONNX Runtime").count("not measured here") == 2
+    assert row(beside, "ONNX Runtime").count("not measured here") == 4
     assert "measured by hwmon:ina219, of the whole board" in beside
 
 
@@ -113,7 +119,7 @@ def test_it_fits_the_screen_and_loses_nothing(width: int, metered: dict[str, Any
     text = printed(report(**metered), report(**INT8), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for figure in ("140", "168", "0.235", "0.310", "143", "2.00x"):
+    for figure in ("140", "168", "0.235", ".31/.72/1.00", "143", "2.00x"):
         assert figure in text
 
 
@@ -131,8 +137,8 @@ def test_what_could_mislead_is_said() -> None:
         report(steady=False, warmup_s=25.0),
         report(**INT8, throttled=True, n_excluded=12),
     )
-    assert "pi4b-onnxruntime-fp32-320: latency had not settled after 25.0 s" in text
-    assert "pi4b-ncnn-mixed-int8-320: the processor was throttled" in text
+    assert "ONNX Runtime fp32: latency had not settled after 25.0 s" in text
+    assert "ncnn mixed-int8: the processor was throttled" in text
     assert "72 images, 12 left out that calibrated a model" in text
     calm = printed(report(throttled=False))
     assert "settled" not in calm
@@ -147,8 +153,8 @@ def test_sizes_and_threads_that_differ_stand_in_the_row() -> None:
 
 def test_twins_are_told_apart_by_their_folders() -> None:
     text = printed(report(), report(artifact="elsewhere/b", artifact_sha256="b"))
-    assert "pi4b-onnxruntime-fp32-320" in text
-    assert row(text, "b ")
+    assert row(text, "ONNX Runtime fp32 (pi4b-onnxruntime-fp32-320)")
+    assert row(text, "ONNX Runtime fp32 (b)")
 
 
 def test_no_speed_ratio_without_the_float_parent() -> None:
@@ -176,7 +182,7 @@ def test_figures_that_do_not_exist_are_no_zeros() -> None:
 )
 def test_a_model_that_did_not_pass_its_gate_is_marked(verdict, said):
     lines = printed(report(), report(**INT8, gate=verdict)).splitlines()
-    about = [line.partition(": ")[2] for line in lines if line.startswith("pi4b-ncnn")]
+    about = [line.partition(": ")[2] for line in lines if line.startswith("ncnn mixed-int8: ")]
     assert [line.partition(" against its float parent")[0] for line in about] == said
 
 
@@ -188,3 +194,56 @@ def test_of_parents_that_are_one_file_the_targets_own_counts() -> None:
     # Without a parent of its own it is the first in the table.
     rows = (report(), report(**other), report(**{**INT8, "target": "pi5"}))
     assert "2.00x" in row(printed(*rows), "ncnn")
+
+
+# -------------------------------------------------------------------------------- how sure, how long
+
+
+def test_an_interval_is_told_and_a_wide_one_is_called_unstable() -> None:
+    text = printed(
+        report(p50_interval_ms=(138.1, 142.3), stable=True),
+        report(**INT8, p50_interval_ms=(60.0, 82.0), stable=False),
+    )
+    assert "1.5%" in row(text, "ONNX Runtime")
+    assert "unstable" in row(text, "ncnn")
+    assert "ncnn mixed-int8: another such run may find a p50 anywhere from 60.0 to 82.0 ms" in text
+    assert "19 times of 20" in text
+    assert "19 times of 20" not in printed(report())
+
+
+def test_one_flaw_of_many_rows_is_one_line() -> None:
+    rows = [report(steady=False, threads=threads) for threads in (1, 2, 3, 4)]
+    (line,) = [line for line in printed(*rows).splitlines() if line.startswith("not settled")]
+    assert line.count("ONNX Runtime fp32, ") == 4
+
+
+def test_the_best_thread_count_is_named() -> None:
+    text = printed(
+        *(report(threads=n, fps_end_to_end=fps) for n, fps in ((1, 2.1), (2, 4.0), (3, 3.9)))
+    )
+    assert "is fastest with 2; frames a second with 1: 2.10, 2: 4.00, 3: 3.90" in text
+
+
+def test_an_estimate_has_its_tilde() -> None:
+    text = printed(report(**{**METERED, "power_kind": "estimated", "power_source": "model:pi4b"}))
+    assert "~5.12" in row(text, "ONNX Runtime")
+    assert "estimated by model:pi4b" in text
+
+
+def test_a_sustained_run_is_shown_over_time() -> None:
+    moments = [
+        {
+            "t_s": second + 0.5,
+            "fps": 10.0 if second < 300 else 6.0,
+            "temperature_c": 50 + second / 20,
+            "cpu_mhz": 1800.0,
+            "throttled": second >= 300,
+        }
+        for second in range(600)
+    ]
+    text = printed(report(sustained=True, moments=moments, throttled=True))
+    stages = text.split("over time")[1].split("latency")[0].splitlines()
+    figures = [line.split() for line in stages if "%" in line]
+    assert len(figures) == 12
+    assert figures[0] == ["0", "10.0", "100%", "52", "1800", "no"]
+    assert figures[-1] == ["550", "6.00", "60%", "80", "1800", "yes"]
