@@ -26,7 +26,8 @@ from musgd_cli.hardware.power import best_meter, why_none
 from musgd_cli.records import BenchReport, BenchSettings, Fit, FitCandidate, Gate, Roofline
 
 PROBE_S = 1.0
-"""Of timing and, at least, of warm-up, in one process: a probe need only tell near from far."""
+"""Most seconds of timing, and of the shortest warm-up, in one process: a probe need only tell near
+from far."""
 
 PRECISIONS = ("int8", "mixed-int8", "bf16", "fp16", "fp32")
 """From the least to the most accurate, where nothing better is known."""
@@ -310,7 +311,12 @@ class _Bench:
         self, models: Sequence[_Model], threads: Sequence[int], *, scored: bool = False
     ) -> dict[_Model, BenchReport]:
         """Measure models shortly, and note how long a frame takes; one that fails is left out."""
-        short = {"duration_s": PROBE_S, "warmup_s": PROBE_S, "repeats": 1, "idle_s": 0}
+        short = {
+            "duration_s": min(PROBE_S, self.settings.duration_s),
+            "warmup_s": min(PROBE_S, self.settings.warmup_s),
+            "repeats": 1,
+            "idle_s": 0,
+        }
         outcomes = measure_all(
             [model.subject for model in models],
             settings=self.settings.model_copy(update=short),
