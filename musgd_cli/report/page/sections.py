@@ -156,7 +156,7 @@ def _least_energy(lineup: Lineup) -> Iterator[Element]:
     metered: dict[tuple[str, str | None], list[tuple[float, Entry]]] = {}
     for entry in lineup.entries:
         joules = entry.report.energy_per_frame_j
-        if joules is not None and entry.has_model and not entry.estimated:
+        if joules is not None and entry.has_model and entry.is_timed and not entry.estimated:
             where = entry.machine, entry.report.power_scope
             metered.setdefault(where, []).append((joules, entry))
     for (machine, _), found in metered.items():

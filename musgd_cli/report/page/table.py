@@ -129,7 +129,11 @@ def table(lineup: Lineup) -> Element:
     ]
     facts = _facts(lineup)
     head = [node("th", node("span", "artifact"), scope="col")]
-    head += [node("th", node("span", name), scope="col", class_="fact") for name in facts]
+    first = lineup.entries[0]
+    head += [
+        node("th", node("span", name), scope="col", class_=_fact_class(fact(first)))
+        for name, fact in facts.items()
+    ]
     head += [
         node("th", node("span", figure.heading, " ", node("small", figure.unit)), scope="col")
         for figure in figures
@@ -179,11 +183,12 @@ def _name(entry: Entry, facts: Sequence[str]) -> Element:
     flags = [
         part for remark in entry.remarks for part in (node("span", remark.flag, class_="flag"), " ")
     ]
+    sustained = ", sustained" if entry.report.sustained else None
     return node(
         "th",
         node("span", svg, runtime_name(entry.report), class_="name"),
         node("small", also, class_="also"),
-        node("small", entry.folder, class_="folder"),
+        node("small", entry.folder, sustained, class_="folder"),
         node("span", flags, class_="flags") if flags else None,
         scope="row",
         data_key=entry.name.lower(),
@@ -191,8 +196,11 @@ def _name(entry: Entry, facts: Sequence[str]) -> Element:
 
 
 def _fact(fact: str | int) -> Element:
-    kind = "fact words" if isinstance(fact, str) else "fact"
-    return node("td", str(fact), class_=kind, data_key=str(fact).lower())
+    return node("td", str(fact), class_=_fact_class(fact), data_key=str(fact).lower())
+
+
+def _fact_class(fact: str | int) -> str:
+    return "fact words" if isinstance(fact, str) else "fact"
 
 
 def _cell(figure: Figure, entry: Entry) -> Element:
