@@ -1,0 +1,108 @@
+"""Which reports are meant by files, folders and runs, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from invented_reports import NANO, parent, report
+
+from musgd_cli.errors import UsageError
+from musgd_cli.records import BenchReport, BenchReports
+from musgd_cli.report.reading import read_reports
+from musgd_cli.storage import write_record
+
+EARLY, LATE = "2026-11-24T08:00:00+00:00", "2026-11-24T09:00:00+00:00"
+
+
+def kept(path: Path, made: BenchReport) -> BenchReport:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(path, made)
+    return made
+
+
+def test_files_hold_one_report_or_an_object_of_several(tmp_path):
+    one = kept(tmp_path / "a.json", report())
+    two = BenchReports(reports=(parent(), report(host=NANO)))
+    write_record(tmp_path / "b.json", two)
+    reading = read_reports([str(tmp_path / "b.json"), str(tmp_path / "a.json")])
+    assert reading.reports == (*two.reports, one)
+    assert reading.left_out == 0
+
+
+def test_what_is_named_twice_counts_once(tmp_path):
+    one = kept(tmp_path / "a.json", report())
+    assert read_reports([str(tmp_path / "a.json"), str(tmp_path)]).reports == (one,)
+
+
+def test_of_a_run_the_newest_of_each_model_machine_and_thread_count(tmp_path):
+    bench = tmp_path / "runs/cells/bench"
+    kept(bench / "a.json", report(started=EARLY))
+    newest = [
+        kept(bench / "b.json", report(71, started=LATE)),
+        kept(bench / "c.json", report(started=EARLY, threads=1)),
+        kept(bench / "d.json", report(started=EARLY, host=NANO)),
+        kept(bench / "e.json", report(started=EARLY, sustained=True)),
+        kept(bench / "f.json", parent(started=EARLY)),
+    ]
+    (tmp_path / "runs/cells/plan.json").write_text("{}")
+    for spec in (str(tmp_path / "runs/cells"), "cells", str(bench)):
+        reading = read_reports([spec], root=tmp_path / "runs")
+        assert list(reading.reports) == newest
+        assert reading.left_out == 1
+    everything = [str(file) for file in sorted(bench.iterdir())]
+    assert len(read_reports(everything).reports) == 6
+
+
+def test_without_a_name_the_run_that_was_benched_last(tmp_path):
+    kept(tmp_path / "old/bench/a.json", report())
+    fresh = kept(tmp_path / "new/bench/a.json", parent())
+    os.utime(tmp_path / "old/bench/a.json", (1, 1))
+    assert read_reports([], root=tmp_path).reports == (fresh,)
+
+
+def test_a_folder_of_the_runs_name_that_holds_none_does_not_hide_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cells").mkdir()
+    made = kept(tmp_path / "runs/cells/bench/a.json", report())
+    assert read_reports(["cells"]).reports == (made,)
+
+
+def test_a_report_of_a_newer_version_is_read(tmp_path):
+    data = report().model_dump_json().replace('"schema":"1.0"', '"schema":"1.9","smell":"none"', 1)
+    (tmp_path / "a.json").write_text(data)
+    assert read_reports([str(tmp_path / "a.json")]).reports[0].artifact_sha256 == "child"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no BenchReport"),
+        ('{"schema": "1.0"}', "holds no BenchReport: artifact"),
+        ('{"schema": "1.0", "reports": []}', "holds no report"),
+        ('{"schema": "1.0", "reports": [{}]}', "holds no BenchReports: reports.0"),
+        ('{"schema": "9.0"}', "holds no BenchReport"),
+    ],
+)
+def test_a_file_that_is_no_report_is_named(tmp_path, content, words):
+    file = tmp_path / "wrong.json"
+    file.write_text(content)
+    for spec in (file, tmp_path):
+        with pytest.raises(UsageError, match=r"wrong\.json") as caught:
+            read_reports([str(spec)])
+        assert words in caught.value.what
+
+
+def test_what_is_not_there_names_what_is(tmp_path):
+    kept(tmp_path / "runs/cells/bench/a.json", report())
+    with pytest.raises(UsageError, match="cels does not exist") as caught:
+        read_reports(["cels"], root=tmp_path / "runs")
+    assert "cells" in caught.value.mend
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no bench report in .*empty") as caught:
+        read_reports([str(tmp_path / "empty")])
+    assert "musgd bench" in caught.value.mend
+    with pytest.raises(UsageError, match="no bench report"):
+        read_reports([], root=tmp_path / "nothing")
