@@ -266,9 +266,15 @@ def test_what_lets_this_user_read_each_sensor(
     assert file in why_none(tree)
 
 
-def test_a_sensor_that_does_not_answer_is_not_refused(copied: Copied) -> None:
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_sensor_that_does_not_answer_is_not_refused(silent: bool, copied: Copied) -> None:
     tree = copied("pi4b-ina219")
-    (tree / "sys/class/hwmon/hwmon2/power1_input").write_text("")
+    sensor = tree / "sys/class/hwmon/hwmon2/power1_input"
+    sensor.unlink()
+    if silent:
+        sensor.touch()
+    else:
+        sensor.mkdir()  # an error of another kind than of permission
     assert refused(tree) == () and find_meters(tree) == []
 
 
@@ -282,7 +288,7 @@ def test_a_pi5_without_its_command(copied: Copied) -> None:
 # -------------------------------------------------------------------------------------- estimates
 
 
-def test_an_estimate_only_for_those_who_ask_and_only_without_a_meter() -> None:
+def test_an_estimate_only_for_those_who_ask() -> None:
     estimated = choose_meter(None, root=BOARDS / "pi4b", estimate=True)
     assert estimated is not None
     assert (estimated.source, estimated.scope, estimated.kind) == (
@@ -296,9 +302,14 @@ def test_an_estimate_only_for_those_who_ask_and_only_without_a_meter() -> None:
     with pytest.raises(UsageError, match="no meter"):
         choose_meter("model", root=BOARDS / "pi4b")
     assert choose_meter(None, root=BOARDS / "pi4b", device="gpu", estimate=True) is None
-    measured = choose_meter(None, root=BOARDS / "pi4b-ina219", estimate=True)
-    assert measured is not None and measured.kind == "measured"
     assert choose_meter("none", root=BOARDS / "pi4b", estimate=True) is None
+
+
+def test_no_estimate_beside_a_meter(copied: Copied) -> None:
+    tree = copied("pi4b")
+    add_sensor(tree, 7, "ina219", power1_input=5_000_000)
+    chosen = choose_meter(None, root=tree, estimate=True)
+    assert chosen is not None and chosen.source == "ina219:hwmon7"
 
 
 @pytest.mark.parametrize("name", ["pi400", "cm4", "pi3", "generic-arm64", "wsl", "pi4b-docker"])
