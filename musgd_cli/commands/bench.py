@@ -113,6 +113,7 @@ def bench(
     settings = bench_settings(
         {
             "bench.duration_s": _duration(duration, frames, sustained),
+            "bench.threads": ("--threads", counts[0] if counts else None),
             "bench.repeats": ("--repeats", repeats),
             "bench.warmup_s": ("--sustained", None if sustained is None else SUSTAINED_WARMUP_S),
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -172,7 +173,7 @@ def _lasting_table(entry: Entry) -> Table:
     stages = min(_STAGES_SHOWN, len(moments))
     bounds = [len(moments) * stage // stages for stage in range(stages + 1)]
     first_fps: float | None = None
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         part = moments[begin:end]
         fps = sum(moment.fps for moment in part) / len(part)
         first_fps = first_fps or fps
@@ -262,8 +263,10 @@ def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
     if any(report.p50_interval_ms for report in reports):
         yield (
             "±",
-            "where the p50 of another such run is expected, 19 times of 20, by the spread of the "
-            "repeats; more than 5 % either way is called unstable",
+            (
+                "where the p50 of another such run is expected, 19 times of 20, by the spread of "
+                "the repeats; more than 5 % either way is called unstable"
+            ),
         )
     for text in _best_threads(lineup):
         yield "threads", text
@@ -274,8 +277,10 @@ def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
     if any(report.confidence_shift is not None for report in reports):
         yield (
             "score shift",
-            "mean score less the float parent's, of the boxes both find (same class, IoU above "
-            "0.5, score above 0.25)",
+            (
+                "mean score less the float parent's, of the boxes both find (same class, IoU above "
+                "0.5, score above 0.25)"
+            ),
         )
     for text in _distinct(map(about_power, reports)):
         yield "power", text

@@ -196,7 +196,7 @@ def test_of_parents_that_are_one_file_the_targets_own_counts() -> None:
     assert "2.00x" in row(printed(*rows), "ncnn")
 
 
-# -------------------------------------------------------------------------------- how sure, how long
+# ------------------------------------------------------------------------------ how sure, how long
 
 
 def test_an_interval_is_told_and_a_wide_one_is_called_unstable() -> None:
