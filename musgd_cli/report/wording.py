@@ -34,10 +34,11 @@ def runtime_name(report: BenchReport) -> str:
 
 
 def three_digits(value: float) -> str:
-    """Return a figure of speed with the digits that a measurement is good for."""
-    if value < 0.1:
-        return f"{value:.2g}"
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+    """Return a figure with the digits that a measurement is good for."""
+    size = abs(value)
+    if 0 < size < 1:
+        return f"{value:#.3g}"
+    return f"{value:.{2 if size < 10 else 1 if size < 100 else 0}f}"
 
 
 def from_to(interval: tuple[float, float]) -> str:

@@ -106,7 +106,7 @@ def _about(point: Point, cost: str, *, on_front: bool) -> str:
     said = [
         point.entry.name,
         f"mAP50-95 {share(point.worth)}",
-        f"{what} {point.cost:.3g} {unit}" + (" (estimated)" if point.estimated else ""),
+        f"{what} {three_digits(point.cost)} {unit}" + (" (estimated)" if point.estimated else ""),
     ]
     if on_front:
         said.append("on the Pareto front")

@@ -163,7 +163,7 @@ def _least_energy(lineup: Lineup) -> Iterator[Element]:
         joules, best = min(found, key=lambda pair: pair[0])
         place = f" on {machine}" if len(lineup.machines) > 1 else ""
         notes = [about_power(best.report)]
-        yield _card(f"least energy{place}", f"{joules:.3g}", "J/frame", best, notes)
+        yield _card(f"least energy{place}", three_digits(joules), "J/frame", best, notes)
 
 
 def _card(what: str, figure: str, unit: str, entry: Entry, notes: Sequence[str]) -> Element:
@@ -561,7 +561,7 @@ def _run_facts(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "shared boxes", f"{report.n_shared_boxes} with the float parent"
     yield "power", about_power(report)
     if report.idle_w is not None:
-        yield "at rest", f"{report.idle_w:.3g} W"
+        yield "at rest", f"{three_digits(report.idle_w)} W"
     yield "processor use", _use(report)
     yield "clock", _told(None if report.cpu_mhz is None else f"{report.cpu_mhz:.0f}", " MHz, mean")
     yield "governor", _told(report.governor)

@@ -47,10 +47,6 @@ def _whole(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _energy(value: float) -> str:
-    return f"{value:.3g}"
-
-
 def _interval(entry: Entry) -> str | None:
     if entry.report.p50_interval_ms is None:
         return None
@@ -102,9 +98,9 @@ _COST = (
     _of_model("model", "MB", "size_mb", three_digits),
     _of_model("memory", "MB", "peak_memory_mb", _whole),
     _of_model("GPU memory", "MB", "gpu_memory_mb", _whole),
-    _of_machine("power", "W", "power_w", _energy, below=_unless_measured),
-    _of_machine("energy", "J/frame", "energy_per_frame_j", _energy, lead=True),
-    _of_machine("net", "J/frame", "net_energy_per_frame_j", _energy),
+    _of_machine("power", "W", "power_w", three_digits, below=_unless_measured),
+    _of_machine("energy", "J/frame", "energy_per_frame_j", three_digits, lead=True),
+    _of_machine("net", "J/frame", "net_energy_per_frame_j", three_digits),
     _of_machine("FPS", "per watt", "fps_per_watt", three_digits),
     _of_machine("heat", "°C", "temperature_c", _whole),
 )
