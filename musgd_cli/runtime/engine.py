@@ -109,7 +109,7 @@ _WHEELS = {"litert": "ai-edge-litert"}
 
 # What the runtimes say of a model that is newer than they are.
 _SOUNDS_NEWER = re.compile(
-    r"IR version|opset|No Op registered|not exists or registered|TFLite binary|model format",
+    r"IR version|opset|No Op registered|not exists or registered|TFLite binary",
     re.IGNORECASE,
 )
 

@@ -66,27 +66,21 @@ class LiteRtEngine:
                 shape = (1, side, side, 3) if last else (1, 3, side, side)
                 self._interpreter.resize_tensor_input(end["index"], shape)
 
-    def _gives_shares(self, file: Path) -> bool:
-        """Tell whether boxes are shares of the image's side, not pixels.
+    def _gives_shares(self, file: Path) -> bool | None:
+        """Tell whether boxes are shares of the image's side, not pixels, as far as the file says.
 
         Ultralytics' are, that int8 may resolve them; only final boxes of what has the channels
-        first are in pixels. Another one's are where the centres of all places, which span the
-        image, do not go beyond 1 by much.
+        first are in pixels. Others have the channels last from onnx2tf, as Ultralytics once had.
         """
-        notes = read_notes(file)
-        if notes.get("author") == "Ultralytics":
-            return self._channels_last or not self._artifact.nms_free
-        if not self._channels_last:
-            return False
         if self._artifact.nms_free:
-            return True  # onnx2tf's, which Ultralytics' are but for the notes
-        side = self._artifact.imgsz
-        output = self._run(np.zeros((1, 3, side, side), np.float32))
-        return bool(output[0, :2].max() < 2)
+            return self._channels_last
+        return True if read_notes(file).get("author") == "Ultralytics" else None
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the model; see :class:`musgd_cli.runtime.engine.Engine`."""
         output = self._run(x)
+        if self._in_shares is None:  # the centres of all places span the image
+            self._in_shares = bool(output[0, :2].max() < 2)
         if self._in_shares:
             boxes = output[:, :, :4] if self._artifact.nms_free else output[:, :4]
             boxes *= self._artifact.imgsz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from musgd_cli.errors import UnsupportedError
 from musgd_cli.hardware.cpu import computes_bf16
 from musgd_cli.runtime.engine import Model, cannot_load, cannot_run, check_input, check_output
+from musgd_cli.runtime.native_stderr import quiet_native_code
 
 _CAPABILITY = {"f16": "FP16", "bf16": "BF16", "f32": "FP32"}
 
@@ -21,10 +23,12 @@ class OpenVinoEngine:
     version = openvino.__version__.partition("-")[0]
 
     def __init__(self, folder: Path, artifact: Model, threads: int) -> None:
+        file = folder / artifact.files[0]
         core = openvino.Core()
         precision = self._execution_precision(core, folder, artifact)
         try:
-            model = core.read_model(folder / artifact.files[0])
+            with quiet_native_code():  # each frontend complains of a file that is not its own
+                model = core.read_model(file)
             if (len(model.inputs), len(model.outputs)) != (1, 1):
                 raise cannot_load(folder, artifact, "it has more than one input or output")
             check_input(folder, artifact, _sides(model.input().partial_shape))
@@ -42,7 +46,7 @@ class OpenVinoEngine:
                 },
             )
         except RuntimeError as error:
-            raise cannot_load(folder, artifact, error) from error
+            raise cannot_load(folder, artifact, _reason(error, file)) from error
         self._folder, self._artifact = folder, artifact
         self._request = compiled.create_infer_request()
         self.settings = {
@@ -81,6 +85,15 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Free the request, and the model with it."""
         del self._request
+
+
+def _reason(error: RuntimeError, file: Path) -> str:
+    """Name the version of an IR, where it is one that OpenVINO does not know, nor name."""
+    with file.open("rb") as stream:
+        version = re.search(rb'<net [^>]*version="(\d+)"', stream.read(4096))
+    if version is None or "model format" not in str(error):
+        return str(error)
+    return f"its IR version {int(version[1])} is unknown, or it is damaged"
 
 
 def _sides(shape: openvino.PartialShape) -> list[object]:

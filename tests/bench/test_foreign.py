@@ -127,7 +127,7 @@ def test_the_model_of_an_artifact_is_the_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runtime", sorted(MAKERS))
 def test_ultralytics_notes_are_read(runtime: str, tmp_path: Path) -> None:
     file = bare(runtime, tmp_path)
-    notes = NOTES | {"args": {"quantize": 8}, "stride": 16}
+    notes = NOTES | {"args": {"quantize": 8, "data": "/sets/coco128.yaml"}, "stride": 16}
     if runtime == "onnxruntime":
         onnx_with(tmp_path, lambda model: add_notes(model, notes))
     elif runtime == "litert":
@@ -136,7 +136,7 @@ def test_ultralytics_notes_are_read(runtime: str, tmp_path: Path) -> None:
     else:
         note(tmp_path, **notes)
     subject = foreign.read(file)
-    assert subject.made_by == "Ultralytics 8.4.190"
+    assert subject.made_by == "Ultralytics 8.4.190, calibrated on coco128.yaml"
     assert subject.artifact.names == tiny.NAMES
     assert subject.artifact.stride == 16
     assert (subject.artifact.precision_asked, subject.artifact.precision) == ("int8", "fp32")
@@ -514,6 +514,9 @@ def test_files_that_are_no_models(name: str, match: str, code: ExitCode, tmp_pat
 def test_places_without_a_model(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere.onnx", "does not exist")
     refused(tmp_path, "there is no model in")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "best.pt").touch()
+    assert "musgd export" in refused(tmp_path / "weights", "holds weights")
     data = tiny.make_data(tmp_path / "data")
     assert "--data" in refused(data.parent, "is a data set")
     (tmp_path / "saved_model.pb").touch()
@@ -582,6 +585,36 @@ def test_outputs_that_are_not_understood(
     refused(onnx_with(tmp_path, change), match)
 
 
+def test_another_exporters_words_are_let_be(tmp_path: Path) -> None:
+    notes = {"version": "1.0", "names": "red,green,blue", "imgsz": "large", "args": "--fast"}
+    file = onnx_with(tmp_path, lambda model: add_notes(model, notes))
+    assert foreign.read(file).artifact.names == ("class0", "class1", "class2")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    notes=st.dictionaries(
+        st.sampled_from([*NOTES, "anything"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+            ),
+            max_leaves=4,
+        ),
+    )
+)
+def test_any_notes_are_understood_or_refused(notes: dict[str, object], tmp_path: Path) -> None:
+    if not (tmp_path / "model.xml").exists():
+        bare("openvino", tmp_path)
+    note(tmp_path, **notes)
+    try:
+        foreign.read(tmp_path)
+    except MusgdError as error:
+        assert "\n" not in error.what + error.mend
+
+
 def test_notes_that_make_no_sense(tmp_path: Path) -> None:
     file = bare("openvino", tmp_path)
     note(tmp_path, names=7)
@@ -641,7 +674,7 @@ def of_newer_litert(folder: Path) -> None:
     [
         (of_newer_onnx, "IR version: 99", "onnxruntime"),
         (of_newer_opset, "Opset 99", "onnxruntime"),
-        (of_newer_openvino, "cannot load", "openvino"),
+        (of_newer_openvino, "IR version 99", "openvino"),
         (of_newer_ncnn, "layer Blooming", "ncnn"),
         (of_newer_litert, "version '99'", "ai-edge-litert"),
     ],

@@ -34,6 +34,8 @@ _ELSEWHERE = frozenset(
 )
 """Models of runtimes that musgd has no engine for, or of frameworks."""
 
+_WEIGHTS = frozenset({".pt", ".pth"})
+
 _FORMATS = ".onnx, OpenVINO's .xml, ncnn's .param or .tflite"
 
 
@@ -117,6 +119,11 @@ def _find_in(folder: Path) -> Path:
         )
     if orphans := [file for file in files if file.suffix.lower() == ".bin"]:
         return _find(orphans[0])  # which says what it lacks
+    if weights := [file for file in files if file.suffix.lower() in _WEIGHTS]:
+        raise UsageError(
+            f"{folder} holds weights, which only torch runs; a board runs what is made of them",
+            f"export them first: musgd export {shlex.quote(str(weights[0]))}",
+        )
     if foreign := [file for file in files if file.suffix.lower() in _ELSEWHERE]:
         raise _no_engine(foreign[0])
     raise UsageError(f"there is no model in {folder}", f"give {_FORMATS}, or a folder with one")
@@ -152,7 +159,7 @@ def _describe(file: Path) -> Subject:
         openvino_file,
         tflite_file,
     )
-    from musgd_cli.bench.foreign.metadata import understand
+    from musgd_cli.bench.foreign.metadata import beside, understand
     from musgd_cli.bench.subject import Subject
     from musgd_cli.records import Artifact
     from musgd_cli.storage import sha256_of
@@ -165,7 +172,7 @@ def _describe(file: Path) -> Subject:
     }
     runtime = _RUNTIMES[file.suffix.lower()]
     model = readers[runtime](file)
-    notes = understand(file, model.metadata)
+    notes = understand(file, model.metadata or beside(file))
     imgsz = _imgsz(file, model, notes)
     nms_free, names = _output(file, model, notes)
     folder = file.parent
@@ -248,9 +255,7 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
     if notes.names is None and rows is None:
         raise UsageError(
             f"neither {file} nor metadata beside it tells the classes",
-            "note them as names: {0: first, 1: second} in a metadata.yaml beside it"
-            if file.suffix != ".onnx"
-            else "export it with a fixed shape",
+            "note them as names: {0: first, 1: second} in a metadata.yaml beside it",
         )
     names = notes.names or tuple(f"class{i}" for i in range((rows or 0) - 4))
     if not names or rows not in (None, 4 + len(names)):

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, ValidationError
 
 from musgd_cli.bench.foreign.model import damaged
 from musgd_cli.records import Precision
 
-SIDECAR = "metadata.yaml"
+_SIDECAR = "metadata.yaml"
 
-_PRECISIONS: dict[object, Precision] = {8: "int8", 16: "fp16", 32: "fp32"}
+_PRECISIONS: dict[int, Precision] = {8: "int8", 16: "fp16", 32: "fp32"}
 
 
 def beside(file: Path) -> dict[str, Any]:
@@ -27,23 +27,29 @@ def beside(file: Path) -> dict[str, Any]:
     Raises:
         MusgdError: It is damaged.
     """
-    sidecar = file.parent / SIDECAR
+    sidecar = file.parent / _SIDECAR
     if not sidecar.is_file():
         return {}
     try:
         found = yaml.load(sidecar.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        first = str(error).splitlines()[0]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = next(iter(str(error).splitlines()), "it is no YAML")
         raise damaged(sidecar, "a model's metadata", first) from error
-    return found if isinstance(found, dict) else {}
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _in_order(names: object) -> object:
-    return [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=lambda key: int(str(key)))]
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else names
 
 
 def _two_sides(imgsz: object) -> object:
     return (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+
+
+def _mapping(args: object) -> object:
+    return args if isinstance(args, dict) else {}
 
 
 class Metadata(BaseModel):
@@ -53,17 +59,25 @@ class Metadata(BaseModel):
     version: str | None = None
     task: str | None = None
     names: Annotated[tuple[str, ...] | None, BeforeValidator(_in_order)] = None
-    imgsz: Annotated[tuple[int, int] | None, BeforeValidator(_two_sides)] = None
+    imgsz: Annotated[tuple[PositiveInt, PositiveInt] | None, BeforeValidator(_two_sides)] = None
     """Height and width, pixels."""
     stride: int = 32
     end2end: bool | None = None
-    args: Mapping[str, Any] = Field(default_factory=dict)
+    args: Annotated[Mapping[Any, Any], BeforeValidator(_mapping)] = Field(default_factory=dict)
     """Of the export."""
 
     @property
     def exporter(self) -> str | None:
-        """Who made it, with the version."""
-        return " ".join(filter(None, (self.author, self.version))) or None
+        """Who made it, with the version, and on what data its int8 was calibrated.
+
+        On which images of that is not noted; Ultralytics takes those of the split ``val``, so a
+        score on the same data flatters the model.
+        """
+        who = " ".join(filter(None, (self.author, self.version)))
+        data = self.args.get("data")
+        if who and data and self.precision_asked == "int8":
+            who += f", calibrated on {Path(str(data)).name}"
+        return who or None
 
     @property
     def precision_asked(self) -> Precision | None:
@@ -72,7 +86,8 @@ class Metadata(BaseModel):
             return "int8"
         if self.args.get("half"):
             return "fp16"
-        return _PRECISIONS.get(self.args.get("quantize"))
+        asked = self.args.get("quantize")
+        return _PRECISIONS.get(asked) if isinstance(asked, int) else None
 
 
 def understand(file: Path, notes: Mapping[str, Any]) -> Metadata:
@@ -86,19 +101,22 @@ def understand(file: Path, notes: Mapping[str, Any]) -> Metadata:
         MusgdError: One of them is not what Ultralytics writes.
     """
     try:
-        return Metadata.model_validate({name: _value(note) for name, note in notes.items()})
-    except (ValidationError, ValueError) as error:
-        why = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            why = f"{first['loc'][0]}: {first['msg']}"
+        return Metadata.model_validate({name: _value(name, note) for name, note in notes.items()})
+    except ValidationError as error:
+        if file.suffix == ".onnx" and notes.get("author") != "Ultralytics":
+            return Metadata()  # other exporters mean other things by the same words
+        first = error.errors()[0]
+        why = f"{first['loc'][0]}: {first['msg']}"
         raise damaged(file, "a model with Ultralytics' metadata", why) from error
 
 
-def _value(note: object) -> object:
-    if not isinstance(note, str):
+_TEXTS = frozenset({"author", "version", "task"})
+
+
+def _value(name: str, note: object) -> object:
+    if not isinstance(note, str) or name in _TEXTS:
         return note
     try:
         return ast.literal_eval(note)
-    except (ValueError, SyntaxError):  # a text that is meant as one
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # a text that is meant as one
         return note

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from musgd_cli.bench.foreign.metadata import beside
 from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
 
 KIND = "ncnn's .param"
@@ -75,7 +74,6 @@ def read(file: Path) -> ModelFile:
             )
             for layer in convolutions
         ),
-        metadata=beside(file),
     )
 
 

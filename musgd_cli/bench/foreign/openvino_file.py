@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from musgd_cli.bench.foreign.metadata import beside
 from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
 from musgd_cli.records import FloatPrecision
 
@@ -56,7 +55,6 @@ def read(file: Path) -> ModelFile:
         inputs=graph.inputs,
         outputs=graph.outputs,
         convolutions=tuple(graph.convolutions()),
-        metadata=beside(file),
     )
 
 
