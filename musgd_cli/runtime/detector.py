@@ -159,6 +159,8 @@ def non_max_suppression(
         Indices of the kept boxes, best first.
     """
     order = np.argsort(-scores, kind="stable")
+    if len(order) < 2:
+        return order[:max_det]
     x1, y1, x2, y2 = boxes[order].T
     areas = (x2 - x1) * (y2 - y1)
     kept: list[int] = []
