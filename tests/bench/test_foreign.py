@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +111,23 @@ def test_a_bare_model_is_described_and_runs(runtime: str, tmp_path: Path, x: np.
     assert foreign.read(tmp_path) == subject  # the folder will do
     np.testing.assert_allclose(answer(file, x), tiny.expected_output(x), atol=1e-5)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_reading_loads_no_engine(tmp_path: Path) -> None:
+    # A board may have none but the one that runs the model; and damage kills an engine, not us.
+    files = [bare(runtime, tmp_path / runtime) for runtime in ("onnxruntime", "openvino", "ncnn")]
+    script = f"""
+import sys
+from pathlib import Path
+from musgd_cli.bench import foreign
+for file in {list(map(str, files))}:
+    foreign.read(Path(file))
+print(*{{"numpy", "onnx", "onnxruntime", "openvino", "ncnn", "cv2"}} & sys.modules.keys())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
 
 
 def test_weights_lead_to_their_graph(tmp_path: Path) -> None:
