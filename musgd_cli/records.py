@@ -994,8 +994,7 @@ class FitCandidate(Frozen):
     stable: bool | None = None
     """That interval is at most 10 % wide."""
     counted_fps: float | None = None
-    """What was held to the limit: the interval's worse end, or the slowest repeat's where it is not
-    stable."""
+    """What was held to the limit: the interval's worse end, or ``fps`` where it is not stable."""
     power_w: float | None = None
     energy_per_frame_j: float | None = None
     meets: bool | None = None

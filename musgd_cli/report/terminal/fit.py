@@ -43,6 +43,11 @@ def _answer(fit: Fit) -> Iterator[RenderableType]:
     if fit.chosen is not None:
         yield Text.assemble((f"{_goal(fit)}: ", "bold"), (describe(fit.chosen), "bold green"))
         yield Text(f"  measured: {_measured(fit, fit.chosen)}")
+        if fit.chosen.stable is False:
+            yield Text(
+                "  unstable: other programs or heat sway it; ask again when the machine is quiet",
+                style="yellow",
+            )
         if fit.step_larger is not None:
             yield Text(f"  one step larger: {describe(fit.step_larger)}: {_step(fit)}")
         else:
@@ -85,6 +90,8 @@ def _step(fit: Fit) -> str:
     assert step is not None
     if step.meets:
         return f"{_fps(step)} FPS, which meets it too, and is no more accurate"
+    if step.fps is not None and step.fps >= fit.fps:
+        return f"{_fps(step)} FPS, which may miss it"
     return f"{_fps(step)} FPS, which misses it"
 
 
@@ -182,7 +189,7 @@ def _notes(fit: Fit, shown: Sequence[FitCandidate]) -> Iterator[str]:
         "FPS: whole frames (letterbox, inference, decode), images in memory; measured in "
         f"{count(settings.repeats, 'repeat')} of {settings.duration_s / settings.repeats:.3g} s, "
         "in brackets where another such run is expected 19 times of 20; its lower end is held to "
-        "the limit, or, where it is more than 10 % wide, the slowest repeat"
+        "the limit, or the figure itself where that is unstable, more than 10 % wide"
     )
     if fit.rooflines:
         error = fit.prediction_error
@@ -194,8 +201,6 @@ def _notes(fit: Fit, shown: Sequence[FitCandidate]) -> Iterator[str]:
     yield f"accuracy: by {_ACCURACY[fit.accuracy_by]}"
     if fit.power_by is not None:
         yield f"power: {fit.power_by}"
-    if any(candidate.stable is False for candidate in shown):
-        yield "some figures are unstable: other programs, or heat; bench again when it is quiet"
 
 
 def _next(fit: Fit) -> Iterator[RenderableType]:

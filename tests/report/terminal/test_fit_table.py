@@ -119,6 +119,17 @@ def test_a_step_larger_that_is_no_more_accurate_is_said() -> None:
     assert "which meets it too, and is no more accurate" in text
 
 
+def test_a_step_larger_that_only_may_miss_is_said_so() -> None:
+    text = words(printed(answer(step_larger=measured(416, 35.3, False))))
+    assert "35.3 (34.6 to 36.0) FPS, which may miss it" in text
+
+
+def test_an_unstable_answer_is_said_beside_it() -> None:
+    shaky = CHOSEN.model_copy(update={"stable": False})
+    assert "unstable: other programs or heat" in printed(answer(chosen=shaky)).splitlines()[2]
+    assert "unstable: other" not in printed(answer())
+
+
 def test_the_largest_size_has_no_step_larger() -> None:
     assert "it is the largest image size of its kind here" in printed(answer(step_larger=None))
 
