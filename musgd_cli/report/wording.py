@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,9 @@ RUNTIME_NAMES = {
     "tensorrt": "TensorRT",
     "null": "no model",
 }
+
+SETTLED = "three medians of half a second agree to 3 %"
+"""When a warm-up ends."""
 
 _BUSY_CORES = 0.25
 """What else ran on the machine is worth a word from here on."""
@@ -57,6 +60,11 @@ def count(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
+def some(names: Sequence[str], of: int) -> str:
+    """Return the names, or that it is all of the ``of`` there are."""
+    return f"all {of}" if len(names) == of > 2 else "; ".join(names)
+
+
 def machine_in_words(host: Host) -> str:
     """Return the processor, cores, system and container of a machine, as far as they are known."""
     container = host.container if host.container not in (None, "none") else None
@@ -69,11 +77,9 @@ def machine_in_words(host: Host) -> str:
 
 def about_accuracy(report: BenchReport) -> str:
     """Say on which images accuracy was scored, or why it was not."""
-    if report.data is None:
-        return f"{NOT_MEASURED}: no data set; give one with --data"
+    if report.data is None or not report.n_images:
+        return f"{NOT_MEASURED}: {report.accuracy_note or 'no image was scored'}"
     name = f"{PurePath(report.data).name}, {report.split}"
-    if not report.n_images:
-        return f"{NOT_MEASURED}: every image of {name} calibrated a model"
     left_out = f", {report.n_excluded} left out that calibrated a model"
     return f"{name}: {count(report.n_images, 'image')}{left_out if report.n_excluded else ''}"
 

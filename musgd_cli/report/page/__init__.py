@@ -20,7 +20,7 @@ def render(reports: Sequence[BenchReport]) -> str:
     """
     from musgd_cli import __version__
     from musgd_cli.report.lineup import Lineup
-    from musgd_cli.report.page import sections
+    from musgd_cli.report.page import environments, sections, summary
     from musgd_cli.report.page.markup import document, node
 
     lineup = Lineup(reports)
@@ -31,23 +31,23 @@ def render(reports: Sequence[BenchReport]) -> str:
         node("meta", name="viewport", content="width=device-width, initial-scale=1"),
         node("meta", name="color-scheme", content="light dark"),
         node("meta", name="generator", content=f"musgd {__version__}"),
-        node("title", f"{sections.title(lineup)} · musgd bench"),
+        node("title", f"{summary.title(lineup)} · musgd bench"),
         node("style", own.joinpath("page.css").read_text("utf-8")),
     )
     body = node(
         "body",
-        sections.header(lineup),
+        summary.header(lineup),
         node(
             "main",
-            sections.highlights(lineup),
-            sections.warnings(lineup),
+            summary.highlights(lineup),
+            summary.warnings(lineup),
             sections.trade_offs(lineup),
             sections.figures(lineup),
             sections.latencies(lineup),
             sections.courses(lineup),
             sections.classes(lineup),
-            sections.environments(lineup),
-            sections.method(),
+            environments.environments(lineup),
+            environments.method(),
         ),
         node("footer", node("p", f"Made by musgd {__version__} from its bench reports.")),
         node("script", own.joinpath("page.js").read_text("utf-8")),

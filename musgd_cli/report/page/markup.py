@@ -46,6 +46,11 @@ def _text(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
+def section(name: str, title: str, *children: Element | str | None) -> Element:
+    """Return a section with its heading; ``name`` is what a link can point at."""
+    return node("section", node("h2", title), children, id=name)
+
+
 def document(root: Element) -> str:
     """Return a whole HTML document."""
     return "<!doctype html>\n" + ElementTree.tostring(root, encoding="unicode", method="html")

@@ -17,6 +17,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+for (const hint of document.querySelectorAll(".sorts")) hint.hidden = false;
+
 // What was not measured has no key, and comes last either way.
 function order(a, b, rising) {
   const [one, other] = [a.dataset.key, b.dataset.key];

@@ -12,6 +12,7 @@ from musgd_cli.report.lineup import Entry, Lineup
 from musgd_cli.report.wording import (
     EMULATED,
     NOT_MEASURED,
+    SETTLED,
     about_accuracy,
     about_power,
     count,
@@ -313,7 +314,7 @@ def _about_latency(reports: Sequence[BenchReport]) -> str:
     return (
         f"{_range([report.n for report in reports])} inferences of batch 1 in {processes}, each "
         f"within a whole frame (letterbox, inference, decode) of {images}, after up to "
-        f"{warmup:.1f} s of warm-up (until three medians of half a second agree to 3 %); the loop "
+        f"{warmup:.1f} s of warm-up (until {SETTLED}); the loop "
         f"itself adds {harness:.3f} ms a frame; memory is the whole process's"
     )
 

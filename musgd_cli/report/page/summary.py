@@ -1,0 +1,179 @@
+"""The top of the page: what it is about, the figures most come for, and what could mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
+
+from musgd_cli.report.lineup import Entry, Ground, Lineup, ground_of
+from musgd_cli.report.page.markup import node
+from musgd_cli.report.wording import (
+    about_power,
+    count,
+    from_to,
+    machine_in_words,
+    share,
+    some,
+    three_digits,
+)
+
+if TYPE_CHECKING:
+    from musgd_cli.records import BenchReport, Host
+
+
+def header(lineup: Lineup) -> Element:
+    """Return the title and, in one line, what was measured where, on what, and when."""
+    reports = [entry.report for entry in lineup.entries]
+    facts = [
+        count(len(reports), "report"),
+        _all_of((f"{r.imgsz} px" for r in reports), most=3, many="several sizes"),
+        _all_of(
+            (count(r.threads, "thread") for r in reports), most=3, many="several thread counts"
+        ),
+        _all_of((str(g) for r in reports if (g := ground_of(r))), most=2, many="several data sets"),
+        _when(reports),
+    ]
+    return node(
+        "header",
+        node("p", "musgd bench", class_="eyebrow"),
+        node("h1", title(lineup)),
+        node("p", " · ".join(fact for fact in facts if fact), class_="facts"),
+        node("p", [_machine_line(name, host) for name, host in lineup.machines.items()]),
+    )
+
+
+def title(lineup: Lineup) -> str:
+    """Return what the page is about: data sets, then machines."""
+    data = [PurePath(e.report.data).stem for e in lineup.entries if e.report.data]
+    machines = _all_of(lineup.machines, most=3, many=f"{len(lineup.machines)} machines")
+    subject = _all_of(data, most=2, many="several data sets") or "Speed"
+    return f"{subject} on {machines}"
+
+
+def _machine_line(name: str, host: Host) -> Element:
+    return node("span", node("b", name), " ", machine_in_words(host), class_="machine")
+
+
+def _all_of(texts: Iterable[str], *, most: int, many: str) -> str:
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) > most:
+        return many
+    return " and ".join(distinct) if len(distinct) == 2 else ", ".join(distinct)
+
+
+def _when(reports: Sequence[BenchReport]) -> str:
+    days = sorted({report.started[:10] for report in reports if report.started})
+    if not days:
+        return ""
+    first, last = (_day(day) for day in (days[0], days[-1]))
+    return f"measured {first}" if first == last else f"measured {first} to {last}"
+
+
+def _day(text: str) -> str:
+    try:
+        day = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{day.day} {day:%B %Y}"
+
+
+def highlights(lineup: Lineup) -> Element | None:
+    """Return the few figures that most readers come for, each with what qualifies it."""
+    cards = [card for machine in lineup.machines for card in _fastest(lineup, machine)]
+    cards += [card for ground in lineup.grounds().items() for card in _most_accurate(*ground)]
+    cards += _least_energy(lineup)
+    return node("div", cards, class_="cards") if len(lineup.entries) > 1 and cards else None
+
+
+def _fastest(lineup: Lineup, machine: str) -> Iterator[Element]:
+    entries = [e for e in lineup.of_machine(machine) if e.has_model and e.is_timed]
+    if not entries:
+        return
+    best = min(entries, key=lambda entry: entry.report.latency_ms.p50)
+    report = best.report
+    notes = [f"{three_digits(report.fps_end_to_end)} whole frames a second"]
+    if report.p50_interval_ms is not None:
+        notes.append(f"95 % interval {from_to(report.p50_interval_ms)} ms")
+    equals = [entry.name for entry in entries if entry is not best and _overlap(entry, best)]
+    if equals:
+        notes.append(f"not told apart from {some(equals, len(entries) - 1)}")
+    where = f" on {machine}" if len(lineup.machines) > 1 else ""
+    yield _card(f"fastest{where}", three_digits(report.latency_ms.p50), "ms, p50", best, notes)
+
+
+def _overlap(one: Entry, other: Entry) -> bool:
+    a, b = one.report.p50_interval_ms, other.report.p50_interval_ms
+    return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
+
+
+def _most_accurate(ground: Ground, entries: Sequence[Entry]) -> Iterator[Element]:
+    scored = [entry for entry in entries if entry.report.map50_95 is not None]
+    best = max(scored, key=lambda entry: entry.report.map50_95 or 0)
+    value = best.report.map50_95 or 0
+    models = {entry.report.artifact_sha256 for entry in scored}
+    if len(models) > 1:
+        same = {e.name for e in scored if share(e.report.map50_95 or 0) == share(value)}
+        others = len(same) - 1
+        notes = [str(ground)]
+        notes += [f"{count(others, 'other report')} with the same figure"] if others else []
+        yield _card("most accurate", share(value), "mAP50-95", best, notes)
+
+
+def _least_energy(lineup: Lineup) -> Iterator[Element]:
+    """Yield a card for each machine and scope: what a meter sees decides what can be compared."""
+    metered: dict[tuple[str, str | None], list[tuple[float, Entry]]] = {}
+    for entry in lineup.entries:
+        joules = entry.report.energy_per_frame_j
+        if joules is not None and entry.has_model and entry.is_timed and not entry.estimated:
+            where = entry.machine, entry.report.power_scope
+            metered.setdefault(where, []).append((joules, entry))
+    for (machine, _), found in metered.items():
+        joules, best = min(found, key=lambda pair: pair[0])
+        place = f" on {machine}" if len(lineup.machines) > 1 else ""
+        notes = [about_power(best.report)]
+        yield _card(f"least energy{place}", three_digits(joules), "J/frame", best, notes)
+
+
+def _card(what: str, figure: str, unit: str, entry: Entry, notes: Sequence[str]) -> Element:
+    about = {"ms, p50": ("speed",), "J/frame": ("speed", "power")}.get(unit, ("accuracy",))
+    flags = [node("span", r.flag, class_="flag") for r in entry.remarks if r.about in about]
+    return node(
+        "div",
+        node("p", what, class_="what"),
+        node("p", node("b", figure), " ", unit, class_="figure"),
+        node("p", entry.name_there, class_="who"),
+        [node("p", note, class_="note") for note in notes],
+        node("p", [part for flag in flags for part in (flag, " ")]) if flags else None,
+        class_="card",
+    )
+
+
+def warnings(lineup: Lineup) -> Element | None:
+    """Return what could mislead, each said once with the reports that it is true of."""
+    said: dict[str, list[str]] = {}
+    for entry in lineup.entries:
+        for remark in entry.remarks:
+            said.setdefault(remark.text, []).append(entry.name)
+    scopes = {e.report.power_scope for e in lineup.entries if e.report.power_scope}
+    if len(scopes) > 1:
+        seen = ", ".join(sorted(scopes))
+        said[f"figures of different scopes ({seen}) cannot be compared"] = ["power"]
+    if len(lineup.grounds()) > 1:
+        named = "; ".join(map(str, lineup.grounds()))
+        said[f"scores on different images cannot be compared ({named})"] = ["accuracy"]
+    if not said:
+        return None
+    items = [
+        node("li", node("b", some(names, len(lineup.entries))), f": {text}")
+        for text, names in said.items()
+    ]
+    return node(
+        "aside",
+        node("h2", "Before you quote these figures"),
+        node("ul", items),
+        class_="warnings",
+        id="warnings",
+    )
