@@ -363,6 +363,7 @@ _CONDITIONS = (
     _Condition("made by", lambda r: r.made_by or "musgd"),
     _Condition("repeats", lambda r: len(r.repeats)),
     _Condition("images timed", lambda r: r.n_frames),
+    _Condition("sustained", lambda r: "yes" if r.sustained else "no"),
 )
 
 
@@ -374,7 +375,8 @@ def _notes(report: BenchReport, other: BenchReport) -> Iterator[str]:
     for condition in _CONDITIONS:
         mine, theirs = condition.read(report), condition.read(other)
         if mine != theirs:
-            yield f"{condition.name}: {mine or 'unknown'} here, {theirs or 'unknown'} then"
+            told = ("unknown" if value is None else value for value in (mine, theirs))
+            yield "{}: {} here, {} then".format(condition.name, *told)
     if not _near(report.seconds, other.seconds, LENGTH_TOLERANCE):
         yield f"timed for {report.seconds or 0:.1f} s here, {other.seconds or 0:.1f} s then"
     engines = report.engine.keys() | other.engine.keys()

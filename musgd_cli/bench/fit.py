@@ -69,12 +69,11 @@ def fit(
     Args:
         subjects: The artifacts.
         goal: What is asked.
-        settings: Of the full measurements.
+        settings: Of the full measurements; no power is read at rest, as none of it is asked about.
         threads: Thread counts to try. Default: :func:`thread_counts` of this machine.
         data: Data set whose images are timed and that accuracy is judged on. Without one: that of
             each artifact's run, and of the gates.
-        meter_for: Chooses the power meter for work on a device, where the goal has watts. Default:
-            the best there is.
+        meter_for: Chooses the power meter for work on a device. Default: the best there is.
         on_progress: Called with the artifact as the work goes on.
         on_stage: Called with a sentence as each stage begins.
 
@@ -94,11 +93,11 @@ def fit(
     meters = meter_for or (lambda device: best_meter(device=device))
     power_by = None if goal.watts is None else _require_meter(subjects, meters)
     bench = _Bench(
-        settings=settings,
+        settings=settings.model_copy(update={"idle_s": 0.0}),
         threads=tuple(dict.fromkeys(count or usable_cores() for count in threads or ()))
         or thread_counts(usable_cores()),
         data=data,
-        meter_for=meters if power_by else (lambda _device: None),
+        meter_for=meters,
         on_progress=on_progress,
         on_stage=on_stage,
     )
@@ -319,7 +318,6 @@ class _Bench:
             "duration_s": min(PROBE_S, self.settings.duration_s),
             "warmup_s": min(PROBE_S, self.settings.warmup_s),
             "repeats": 1,
-            "idle_s": 0,
         }
         outcomes = measure_all(
             [model.subject for model in models],

@@ -268,6 +268,8 @@ def test_an_emulators_speed_is_not_compared() -> None:
         ({"governor": "powersave"}, "governor: unknown here, powersave then"),
         ({"power_mode": "MAXN"}, "power mode: unknown here, MAXN then"),
         ({"versions": {"musgd": "0.0.9"}}, "musgd: 0.1.0 here, 0.0.9 then"),
+        ({"n_frames": 16}, "images timed: 0 here, 16 then"),
+        ({"sustained": True}, "sustained: no here, yes then"),
         ({"seconds": 20.0}, "timed for 2.1 s here, 20.0 s then"),
         ({"engine": {"threads": "4"}}, "ncnn threads: unset here, 4 then"),
         ({"throttled": True}, "the processor was throttled then"),
