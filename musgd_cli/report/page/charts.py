@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from musgd_cli.report.labels import GLYPH, Box, place, staircase_boxes
+from musgd_cli.report.labels import GLYPH, Box, Placed, place, staircase_boxes
 from musgd_cli.report.lineup import Entry
 from musgd_cli.report.page.markup import node
 from musgd_cli.report.page.scales import Scale, spanning, tick_label
@@ -84,21 +86,30 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     for point, (_, at) in zip(ranked, spots, strict=True):
         low, high = point.interval or (point.cost, point.cost)
         lines.append((x.within(low), x.within(high), at - 1, at + 1))
-    names = [(p.entry.name, p.entry.name_there)[width < WIDE :] for p in ranked]
+    names = [
+        (p.entry.name, p.entry.name_there) if width >= WIDE else (p.entry.name_there,)
+        for p in ranked
+    ]
     labels = place(names, spots, lines, (left, right, top, bottom))
-    for point, spot, label in reversed(list(zip(ranked, spots, labels, strict=True))):
-        mark = node("g", class_="point" if id(point) in on_front else "point beaten")
-        mark.append(node("title", _about(point, cost, on_front=id(point) in on_front)))
-        if point.interval is not None:
-            low, high = map(x.within, point.interval)
-            mark.append(node("line", x1=low, x2=high, y1=spot[1], y2=spot[1], class_="interval"))
-        mark.append(marker(point.entry, *spot, hollow=point.estimated))
-        if label is not None:
-            mark.append(
-                _label(spot[0] + label.dx, spot[1] + label.dy, label.text, anchor=label.anchor)
-            )
-        svg.append(mark)
+    for point, label in reversed(list(zip(ranked, labels, strict=True))):
+        svg.append(_point(point, x, y, cost, label, on_front=id(point) in on_front))
     return svg
+
+
+def _point(
+    point: Point, x: Scale, y: Scale, cost: str, label: Placed | None, *, on_front: bool
+) -> Element:
+    at = x(point.cost), y(point.worth)
+    group = node("g", node("title", _about(point, cost, on_front=on_front)))
+    group.set("class", "point" if on_front else "point beaten")
+    if point.interval is not None:
+        low, high = map(x.within, point.interval)
+        group.append(node("line", x1=low, x2=high, y1=at[1], y2=at[1], class_="interval"))
+    group.append(marker(point.entry, *at, hollow=point.estimated))
+    if label is not None:
+        x_label, y_label = at[0] + label.dx, at[1] + label.dy
+        group.append(_label(x_label, y_label, label.text, anchor=label.anchor))
+    return group
 
 
 def _about(point: Point, cost: str, *, on_front: bool) -> str:
@@ -209,11 +220,9 @@ def _distribution(entry: Entry, x: Scale, base: float, *, beside: bool) -> Eleme
 def _hill(samples: Sequence[float], x: Scale, base: float, tall: float) -> str:
     """Return the outline of a histogram of equal bins on the axis; its peak is ``tall``."""
     bins = max(24, int((x.end - x.start) / 4))
-    edges = [x.value_at(number / bins) for number in range(bins + 1)]
-    counts = [0] * bins
-    for sample in samples:
-        if edges[0] <= sample < edges[-1]:
-            counts[min(int((x(sample) - x.start) / (x.end - x.start) * bins), bins - 1)] += 1
+    ordered = sorted(samples)
+    cuts = [bisect_left(ordered, x.value_at(number / bins)) for number in range(bins + 1)]
+    counts = [end - begin for begin, end in pairwise(cuts)]
     peak = max(counts) or 1
     used = [number for number, n in enumerate(counts) if n]
     if not used:
