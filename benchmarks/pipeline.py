@@ -62,6 +62,8 @@ class Loop:
     """One contender's milliseconds, a value a frame."""
 
     frame: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Of the whole frame, of all threads: what other programs take is not in it."""
     around: list[float] = field(default_factory=list)
     stages: list[float] = field(default_factory=list)
 
@@ -75,6 +77,14 @@ def their_predict(engine: Stopwatch, onnx: Path, imgsz: int, conf: float) -> Any
     model.predict(np.zeros((imgsz, imgsz, 3), np.uint8), imgsz=imgsz, conf=conf)
     model.predictor.model.backend.forward = lambda x: [engine.infer(x.numpy())]
     return lambda image: model.predict(image, imgsz=imgsz, conf=conf)[0]
+
+
+def timed(call: Any, image: np.ndarray) -> tuple[Any, float, float]:
+    """Return a call's result and the milliseconds it took, of the clock and of the CPU."""
+    cpu, begin = time.process_time_ns(), time.perf_counter_ns()
+    result = call(image)
+    end, cpu_end = time.perf_counter_ns(), time.process_time_ns()
+    return result, (end - begin) / 1e6, (cpu_end - cpu) / 1e6
 
 
 def measure(folder: Path, images: list[np.ndarray], threads: int, frames: int) -> int:
@@ -91,15 +101,15 @@ def measure(folder: Path, images: list[np.ndarray], threads: int, frames: int) -
     ours, theirs, apart = Loop(), Loop(), 0.0
     for i in range(WARMUP + frames):
         image = images[i % len(images)]
-        begin = time.perf_counter_ns()
-        found = detector.detect(image)
-        our_ms, our_engine_ms = (time.perf_counter_ns() - begin) / 1e6, engine.last_ms
-        begin = time.perf_counter_ns()
-        result = predict(image)
-        their_ms, their_engine_ms = (time.perf_counter_ns() - begin) / 1e6, engine.last_ms
+        found, our_ms, our_cpu_ms = timed(detector.detect, image)
+        our_engine_ms = engine.last_ms
+        result, their_ms, their_cpu_ms = timed(predict, image)
+        their_engine_ms = engine.last_ms
         if i < WARMUP:
             continue
         ours.frame.append(our_ms)
+        ours.cpu.append(our_cpu_ms)
+        theirs.cpu.append(their_cpu_ms)
         ours.around.append(our_ms - our_engine_ms)
         theirs.frame.append(their_ms)
         theirs.around.append(their_ms - their_engine_ms)
@@ -121,6 +131,7 @@ def measure(folder: Path, images: list[np.ndarray], threads: int, frames: int) -
     around = row("around the engine", ours.around, theirs.around)
     row("their stages alone", ours.around, theirs.stages)
     whole = row("whole frame", ours.frame, theirs.frame)
+    row("its CPU time", ours.cpu, theirs.cpu)
     harness, n = harness_ms(artifact, images)
     print(f"{'harness, no model':<20}{harness:>8.3f}   of {n} frames")
     missed = {
