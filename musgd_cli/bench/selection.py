@@ -130,12 +130,6 @@ def require_same_classes(model: object, names: tuple[str, ...], data_set: DataSe
     Raises:
         UsageError: They differ in number, or are numbered otherwise.
     """
-    if not names:
-        raise UsageError(
-            f"nothing tells which classes the model {model} knows, so it cannot be scored",
-            "bench it without --data; or note names: {0: first, 1: second} in a metadata.yaml "
-            "beside it",
-        )
     mend = "give the data set it was trained on with --data"
     if len(names) != len(data_set.names):
         raise UsageError(

@@ -198,9 +198,12 @@ def test_final_boxes_are_told_by_their_six_columns(tmp_path: Path) -> None:
         ):
             dim.dim_value = side
 
-    artifact = foreign.read(onnx_with(tmp_path, change)).artifact
-    assert artifact.nms_free
-    assert artifact.names == ()  # nothing tells how many there are
+    file = onnx_with(tmp_path, change)
+    # They do not tell how many classes there are.
+    assert "metadata.yaml" in refused(file, "tells the classes")
+    note(tmp_path, names=list(tiny.NAMES))
+    artifact = foreign.read(file).artifact
+    assert (artifact.nms_free, artifact.names) == (True, tiny.NAMES)
 
 
 def test_weights_outside_of_the_onnx_file_belong_to_it(tmp_path: Path, x: np.ndarray) -> None:

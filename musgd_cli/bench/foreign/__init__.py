@@ -42,8 +42,8 @@ _FORMATS = ".onnx, OpenVINO's .xml, ncnn's .param or .tflite"
 def read(path: Path) -> Subject:
     """Describe a model that has no ``artifact.json``. Nothing is written.
 
-    Its ``target`` is `TARGET`. Where neither its metadata nor its output tells the classes' names,
-    they are class0, class1, …; of final boxes their number is not known either, and there are none.
+    Its ``target`` is `TARGET`. Where no metadata tells the classes' names but the output tells their
+    number, they are class0, class1, ….
 
     Args:
         path: A ``.onnx``, ``.xml``, ``.param`` or ``.tflite``, or a folder with one of them.
@@ -244,23 +244,23 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
     _, rows, columns = shape
     # Candidates are many more than six; six numbers make a final box.
     nms_free = bool(notes.end2end) if columns is None else columns == 6
-    if nms_free:
-        return True, notes.names or ()
-    if rows is not None and columns is not None and rows > columns:
+    if not nms_free and rows is not None and columns is not None and rows > columns:
         raise UsageError(
             f"{file} gives {_words(shape)}, a candidate a row as YOLOv5 and YOLOX do; "
             "[1, 4 + classes, candidates] is understood",
             "export a YOLOv8, YOLO11 or YOLO26 with Ultralytics",
         )
-    if notes.names is None and rows is None:
+    names = notes.names
+    if names is None and not nms_free and rows is not None:
+        names = tuple(f"class{i}" for i in range(rows - 4))
+    if names is None:
         raise UsageError(
             f"neither {file} nor metadata beside it tells the classes",
             "note them as names: {0: first, 1: second} in a metadata.yaml beside it",
         )
-    names = notes.names or tuple(f"class{i}" for i in range((rows or 0) - 4))
-    if not names or rows not in (None, 4 + len(names)):
+    if not names or not (nms_free or rows in (None, 4 + len(names))):
         raise _not_a_detector(file, f"gives {_words(shape)} for {len(names)} classes")
-    return False, names
+    return nms_free, names
 
 
 def _not_a_detector(file: Path, what: str) -> Exception:
