@@ -317,21 +317,35 @@ class Measurement:
                 "power_note": died,
             }
         frame_s = seconds / sum(len(timing.infer_ms) for timing in self._timings)
-        idle_w = idle.power_w if idle is not None else None
-        return {
-            "power_w": reading.power_w,
-            "idle_w": idle_w,
-            "energy_per_frame_j": reading.power_w * frame_s,
-            "net_energy_per_frame_j": (
-                None if idle_w is None else (reading.power_w - idle_w) * frame_s
-            ),
-            "fps_per_watt": fps / reading.power_w,
-            "power_source": reading.source,
-            "power_scope": reading.scope,
-            "power_kind": reading.kind,
-            "power_hz": reading.hz,
-            "power_s": reading.seconds,
-        }
+        return power_figures(
+            reading, idle_w=idle.power_w if idle is not None else None, frame_s=frame_s, fps=fps
+        )
+
+
+def power_figures(
+    reading: PowerReading, *, idle_w: float | None, frame_s: float, fps: float
+) -> dict[str, Any]:
+    """Return the fields of a report that a meter's reading gives.
+
+    Args:
+        reading: Over the timed frames.
+        idle_w: Of the same meter at rest.
+        frame_s: Seconds a frame took, the loop included.
+        fps: Whole frames a second.
+    """
+    return {
+        "power_w": reading.power_w,
+        "idle_w": idle_w,
+        "energy_per_frame_j": reading.power_w * frame_s,
+        "net_energy_per_frame_j": None if idle_w is None else (reading.power_w - idle_w) * frame_s,
+        "fps_per_watt": fps / reading.power_w,
+        "power_source": reading.source,
+        "power_scope": reading.scope,
+        "power_kind": reading.kind,
+        "power_hz": reading.hz,
+        "power_s": reading.seconds,
+        "power_note": None,
+    }
 
 
 def _repeat(timing: Timing) -> Repeat:

@@ -65,11 +65,12 @@ class Watch:
         try:
             yield
         finally:
+            # An external meter's file may lag for seconds: what is looked at ends before that.
+            over.set()
+            after = self._look()
             if self.meter is not None:
                 self.readings.append(self.meter.end())
-            over.set()
             thread.join()
-            after = self._look()
             gpu = first_gpu() if self.device == "gpu" else None
             if gpu is not None:
                 used = gpu.process_memory_mb(pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 import tiny_artifact as tiny
 
 from musgd_cli.__main__ import main
+from musgd_cli.hardware import usable_cores
 
-QUICK = ("--threads", "1", "--duration", "0.2", "--set", "bench.warmup_s=0")
+ONCE = ("--repeats", "1", "--duration", "0.2", "--set", "bench.warmup_s=0")
+QUICK = ("--threads", "1", *ONCE)
 
 
 @pytest.fixture
@@ -177,6 +180,11 @@ def test_without_a_path_the_newest_run_is_meant(
     "arguments",
     [
         ("--duration", "0"),
+        ("--duration", "1", "--frames", "9"),
+        ("--sustained", "60", "--duration", "1"),
+        ("--repeats", "0"),
+        ("--threads", "two"),
+        ("--threads", "1,-2"),
         ("--threads", "1", "--set", "bench.threads=2"),
         ("--set", "bench.thread=2"),
         ("--target", "pi44"),
@@ -221,6 +229,59 @@ def test_a_damaged_record_is_a_usage_error(
     record.write_text(record.read_text()[:40])
     assert main(["bench", "r", *QUICK]) == 2
     assert "artifact.json is not JSON" in two_lines(capsys)[0]
+
+
+def test_a_damaged_record_leaves_the_others(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = workshop / "runs/r/artifacts/damaged"
+    tiny.make_null(damaged)
+    (damaged / "artifact.json").write_text("{}")
+    assert main(["bench", "r", "--json", *QUICK]) == 2
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["reports"]) == 1
+    assert "error: runs/r/artifacts/damaged/artifact.json holds no Artifact" in captured.err
+
+
+def test_a_corrupt_image_loses_the_accuracy_and_not_the_speed(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.make_data(workshop / "many", n_images=20)
+    (workshop / "many/images/val/12.png").write_bytes(b"no image")
+    assert main(["bench", "r", "--data", "many", *QUICK]) == 1
+    captured = capsys.readouterr()
+    assert re.search(r"accuracy +not measured here: .*many/images/val", captured.out)
+    assert "12.png" in captured.err
+    assert list((workshop / "runs/r/bench").glob("*.json"))
+
+
+@pytest.mark.parametrize(("text", "counts"), [("1,2", [1, 2]), ("2", [2]), ("sweep", None)])
+def test_thread_counts(
+    text: str, counts: list[int] | None, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "r", "--json", *ONCE, "--threads", text]) == 0
+    found = [report["threads"] for report in json.loads(capsys.readouterr().out)["reports"]]
+    assert found == (counts or list(range(1, usable_cores() + 1)))
+
+
+def test_frames_and_a_sustained_run(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warmup = ("--set", "bench.warmup_s=0")
+    assert main(["bench", "r", "--json", "--frames", "50", *warmup]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert (report["n"], len(report["repeats"])) == (50, 5)
+    assert main(["bench", "r", "--sustained", "2"]) == 0
+    assert "over time" in capsys.readouterr().out
+
+
+def test_a_meter_that_is_not_there_is_named_before_the_work(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "r", "--meter", "wattmeter", *QUICK]) == 2
+    assert "wattmeter" in two_lines(capsys)[0]
+    assert main(["bench", "r", "--meter", "none", "--json", *QUICK]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert report["power_w"] is None
+    assert report["power_note"]
 
 
 def test_reports_that_have_nowhere_to_go_fail_before_the_work(

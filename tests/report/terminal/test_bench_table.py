@@ -164,12 +164,14 @@ def test_no_speed_ratio_without_the_float_parent() -> None:
 
 def test_figures_that_do_not_exist_are_no_zeros() -> None:
     nothing = {"map50_95": None, "map50": None, "recall_small": None, "n_small": 0, "n_images": 0}
-    text = printed(report(**nothing, data=None, split=None, n_frames=0, peak_memory_mb=None))
+    no_set = {"data": None, "accuracy_note": "no data set; give one with --data"}
+    text = printed(report(**nothing, **no_set, split=None, n_frames=0, peak_memory_mb=None))
     assert "0.000" not in text
     assert "no data set" in text
     assert "one image of noise" in text
-    text = printed(report(**nothing, n_excluded=72))
-    assert "every image of bccd.yaml, test calibrated a model" in text
+    calibrated = {"n_excluded": 72, "accuracy_note": "every image of it calibrated a model"}
+    text = printed(report(**nothing, **calibrated))
+    assert "not measured here: every image of it calibrated a model" in text
 
 
 @pytest.mark.parametrize(
