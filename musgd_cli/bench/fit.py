@@ -127,7 +127,7 @@ def fit(
         ),
         rooflines=rooflines,
         prediction_error=_prediction_error(candidates),
-        settings=settings,
+        settings=bench.settings,
     )
 
 
