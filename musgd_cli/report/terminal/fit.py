@@ -185,12 +185,17 @@ def _notes(fit: Fit, shown: Sequence[FitCandidate]) -> Iterator[str]:
         if candidate.meets is None and candidate.why is not None:
             yield f"left out: {PurePath(candidate.artifact).name}: {candidate.why}"
     settings = fit.settings
-    yield (
-        "FPS: whole frames (letterbox, inference, decode), images in memory; measured in "
-        f"{count(settings.repeats, 'repeat')} of {settings.duration_s / settings.repeats:.3g} s, "
-        "in brackets where another such run is expected 19 times of 20; its lower end is held to "
-        "the limit, or the figure itself where that is unstable, more than 10 % wide"
+    repeats = (
+        f"{count(settings.repeats, 'repeat')} of {settings.duration_s / settings.repeats:.3g} s"
     )
+    yield (
+        f"FPS: whole frames (letterbox, inference, decode), images in memory; measured in {repeats}"
+    )
+    if any(candidate.fps_interval is not None for candidate in shown):
+        yield (
+            "in brackets: where another such run is expected 19 times of 20; its lower end is held "
+            "to the limit, or the figure itself where that is unstable, more than 10 % wide"
+        )
     if fit.rooflines:
         error = fit.prediction_error
         found = "" if error is None else f"; off by up to {error:.0%} where it was then measured"
