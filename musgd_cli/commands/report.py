@@ -26,6 +26,12 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the charts into a picture; takes matplotlib."),
     ] = None,
+    meter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="What an external meter wrote meanwhile: gives them power."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a FILE that is there.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,22 +53,29 @@ def report(
     reading = read_reports(paths or ())
     if reading.left_out:
         terminal.say(f"older reports left out: {reading.left_out}; name their files to see them")
+    reports = reading.reports
+    if meter is not None:
+        from musgd_cli.bench.afterwards import with_power
+        from musgd_cli.hardware.power.trace import read_trace
+
+        trace = read_trace(meter)
+        reports = tuple(with_power(report, trace, meter) for report in reports)
     if html is not None:
         from musgd_cli.report.page import render
         from musgd_cli.storage import write_text
 
-        write_text(html, render(reading.reports))
+        write_text(html, render(reports))
         terminal.say(f"wrote {html}")
     if png is not None:
         from musgd_cli.report.picture import draw
 
-        draw(reading.reports, png)
+        draw(reports, png)
         terminal.say(f"wrote {png}")
-    terminal.emit(BenchReports(reports=reading.reports))
+    terminal.emit(BenchReports(reports=reports))
     if html is None and png is None and not as_json:
         from musgd_cli.report.terminal.bench import bench_table
 
-        terminal.show(bench_table(reading.reports))
+        terminal.show(bench_table(reports))
         terminal.say("a page with charts: --html report.html; a picture: --png report.png")
 
 

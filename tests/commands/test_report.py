@@ -67,6 +67,21 @@ def test_a_page_and_a_picture_at_once(workshop, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_an_external_meters_file_gives_reports_their_power(workshop, capsys):
+    given = report(power_w=None)
+    write_record(Path("one.json"), given)
+    begin, end = given.repeats[0].began, given.repeats[-1].began + given.repeats[-1].seconds
+    times = [begin - 1 + i for i in range(int(end - begin) + 4)]
+    rows = [f"{at},4.5" for at in times]
+    Path("meter.csv").write_text("\n".join(["time,power_w", *rows]) + "\n")
+    assert main(["report", "one.json", "--meter", "meter.csv", "--json"]) == 0
+    (metered,) = json.loads(capsys.readouterr().out)["reports"]
+    assert metered["power_w"] == pytest.approx(4.5)
+    assert metered["power_source"] == "csv:meter.csv"
+    Path("meter.csv").write_text("\n".join(["time,power_w", *rows[:4]]) + "\n")
+    assert "does not cover" in refused(capsys, "one.json", "--meter", "meter.csv")
+
+
 def test_json_gathers_reports_into_one_object(workshop, capsys):
     assert main(["report", "cells", "nano.json", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
