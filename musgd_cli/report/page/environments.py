@@ -57,7 +57,12 @@ def _machine_facts(host: Host) -> Iterator[tuple[str, str]]:
     yield "memory", _told(host.ram_mb, " MB")
     if host.gpu:
         yield "GPU", f"{host.gpu}{f', {host.gpu_memory_mb} MB' if host.gpu_memory_mb else ''}"
-    yield "system", ", ".join(t for t in (host.os, host.kernel, host.jetpack) if t) or _told(None)
+    system = (
+        host.os,
+        host.kernel and f"Linux {host.kernel}",
+        host.jetpack and f"JetPack {host.jetpack}",
+    )
+    yield "system", ", ".join(part for part in system if part) or _told(None)
     userland = ", ".join(t for t in (host.arch, host.bits and f"{host.bits}-bit") if t)
     yield "userland", userland or _told(None)
     yield "container", _told(host.container)
