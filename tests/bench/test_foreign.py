@@ -206,6 +206,18 @@ def test_final_boxes_are_told_by_their_six_columns(tmp_path: Path) -> None:
     assert (artifact.nms_free, artifact.names) == (True, tiny.NAMES)
 
 
+def test_stored_tensors_that_are_listed_as_inputs(tmp_path: Path, x: np.ndarray) -> None:
+    # Old ONNX files do so.
+    from onnx import TensorProto, helper
+
+    def change(model: object) -> None:
+        boxes = helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 4, 64])
+        model.graph.input.append(boxes)
+
+    file = onnx_with(tmp_path, change)
+    np.testing.assert_allclose(answer(file, x), tiny.expected_output(x), atol=1e-5)
+
+
 def test_weights_outside_of_the_onnx_file_belong_to_it(tmp_path: Path, x: np.ndarray) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(tiny.onnx_model())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read(path: Path) -> Subject:
-    """Describe a model that has no ``artifact.json``. See `musgd_cli.bench.foreign.reading.read`."""
+    """Describe a model without an ``artifact.json``. See `musgd_cli.bench.foreign.reading.read`."""
     from musgd_cli.bench.foreign import reading
 
     return reading.read(path)

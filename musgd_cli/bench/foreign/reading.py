@@ -89,7 +89,6 @@ def _find(path: Path) -> Path:
 
 
 def _find_in(folder: Path) -> Path:
-
     files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
     found = [
         file
@@ -145,7 +144,6 @@ def _of_an_artifact(file: Path) -> Subject | None:
 
 
 def _describe(file: Path) -> Subject:
-
     runtime, read_file = _FORMATS[file.suffix.lower()]
     model = read_file(file)
     notes = understand(file, model.metadata or beside(file))
