@@ -14,7 +14,8 @@ def bundle(
     artifact: Annotated[
         str,
         typer.Argument(
-            metavar="ARTIFACT", help="An artifact's folder, or a run that has only one."
+            metavar="ARTIFACT",
+            help="An artifact's folder, another exporter's model file, or a run of one model.",
         ),
     ],
     out: Annotated[
@@ -44,12 +45,8 @@ def bundle(
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     subject = the_one(artifact)
-    name = subject.folder.absolute().name
-    made = make(
-        subject.folder,
-        subject.artifact,
-        out or free_path(place_of(subject.folder) / "bundles", name, ".zip"),
-    )
+    place = out or free_path(place_of(subject) / "bundles", subject.name, ".zip")
+    made = make(subject.folder, subject.artifact, place, name=subject.name)
     terminal.show(Text(made.path))
     terminal.emit(made)
     terminal.say(

@@ -19,7 +19,8 @@ def predict(
     artifact: Annotated[
         str,
         typer.Argument(
-            metavar="ARTIFACT", help="An artifact's folder, or a run that has only one."
+            metavar="ARTIFACT",
+            help="An artifact's folder, another exporter's model file, or a run of one model.",
         ),
     ],
     source: Annotated[
@@ -74,16 +75,16 @@ def predict(
     from musgd_cli.predict.sources import open_source
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    folder, model = _model(artifact)
+    folder, model, called, place = _model(artifact)
     frames = open_source(source)
     pictures = frames.fps is None
     output = None
     if not no_save:
-        output = Output(out or free_path(place_of(folder) / "predict", frames.stem, ""), frames)
+        output = Output(out or free_path(place / "predict", frames.stem, ""), frames)
     detector = session.open_detector(
         folder, model, threads=threads or 0, conf=conf, iou=iou, max_det=max_det
     )
-    terminal.say(f"{frames.name} through {folder}")
+    terminal.say(f"{frames.name} through {called}")
     with StopRequest(lambda: terminal.say("stopping")) as stop, terminal.live(Text()) as live:
 
         def show(found: Found) -> None:
@@ -110,14 +111,15 @@ def predict(
         raise typer.Exit(int(summary.exit_code))
 
 
-def _model(spec: str) -> tuple[Path, Model]:
+def _model(spec: str) -> tuple[Path, Model, Path, Path]:
+    """Return a model's folder, its record, what to call it by, and the place of its outputs."""
     from musgd_cli.predict import model
 
     folder = Path(spec)
     if (folder / model.RECORD).is_file():  # the usual case needs no pydantic
-        return folder, model.read(folder)
+        return folder, model.read(folder), folder, _place_of(folder)
     subject = the_one(spec)
-    return subject.folder, subject.artifact
+    return subject.folder, subject.artifact, subject.path, place_of(subject)
 
 
 def the_one(spec: str) -> Subject:
@@ -133,14 +135,17 @@ def the_one(spec: str) -> Subject:
     if len(chosen) > 1:
         raise UsageError(
             f"there are {len(chosen)} models in {spec}",
-            "give one of them: " + ", ".join(str(subject.folder) for subject in chosen),
+            "give one of them: " + ", ".join(str(subject.path) for subject in chosen),
         )
     return chosen[0]
 
 
-def place_of(folder: Path) -> Path:
-    """Return the run that an artifact lies in, or a folder named after it."""
-    place = folder.absolute().parent
-    if place.name == "artifacts":
+def place_of(subject: Subject) -> Path:
+    """Return the run that a model lies in, or a folder of ours named after it."""
+    return _place_of(subject.folder) if subject.made_by is None else Path("runs") / subject.name
+
+
+def _place_of(folder: Path) -> Path:
+    if folder.absolute().parent.name == "artifacts":
         return folder.parent.parent
     return Path("runs") / folder.absolute().name

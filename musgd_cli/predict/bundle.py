@@ -6,6 +6,7 @@ The code is this package's own files, copied: there is no second version of the 
 from __future__ import annotations
 
 import shlex
+import textwrap
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -81,13 +82,14 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of every file in a zip, so that the same bundle is the same bytes."""
 
 
-def make(folder: Path, artifact: Artifact, out: Path) -> Bundle:
+def make(folder: Path, artifact: Artifact, out: Path, *, name: str) -> Bundle:
     """Write a bundle.
 
     Args:
         folder: Of the artifact.
         artifact: Its record.
         out: A new folder, or a new file where it ends in ``.zip``.
+        name: Of the folder inside a zip.
 
     Raises:
         UsageError: ``out`` exists.
@@ -102,7 +104,6 @@ def make(folder: Path, artifact: Artifact, out: Path) -> Bundle:
     if out.exists():
         raise UsageError(f"{out} exists already", "choose another --out, or remove it yourself")
     check_files(folder, artifact)
-    name = folder.absolute().name
     files = dict(sorted(_files(folder, artifact)))
     if out.suffix.lower() == ".zip":
         with whole_file(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -166,15 +167,17 @@ def _license() -> bytes:
 def _readme(artifact: Artifact) -> str:
     requires = " ".join(shlex.quote(line) for line in _requires(artifact))
     versions = ", ".join(f"{name} {version}" for name, version in artifact.versions.items())
+    made = f"\nMade with {versions}." if versions else ""
+    finds = textwrap.fill(f"Finds: {', '.join(artifact.names)}", 80)
+    target = "" if artifact.target == "unknown" else f", for {artifact.target}"
     gate = ""
     if artifact.gate is not None:
         gate = (
             f"\nAgainst its float parent, on {artifact.gate.n_images} images: "
             f"{artifact.gate.verdict}."
         )
-    return f"""{artifact.runtime} {artifact.precision}, {artifact.imgsz} px, for {artifact.target}
-Finds: {", ".join(artifact.names)}
-Made with {versions or "versions unknown"}.{gate}
+    return f"""{artifact.runtime} {artifact.precision}, {artifact.imgsz} px{target}
+{finds}{made}{gate}
 
 Needs Python {".".join(map(str, PYTHON))} or newer, and once:
 

@@ -144,6 +144,19 @@ def test_a_run_of_one_model_is_enough(workshop: Path, capsys: pytest.CaptureFixt
     assert "1 blue" in capsys.readouterr().out
 
 
+def test_another_exporters_model(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("given").mkdir()
+    (Path(ARTIFACT) / "model.onnx").rename("given/mine.onnx")
+    assert main(["predict", "given/mine.onnx", "in/a.png", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [box.class_id for box in lines_of(captured.out)[0].boxes] == [2, 0]
+    assert "in/a.png through given/mine.onnx" in captured.err
+    assert (workshop / "runs/mine/predict/a/a.png").is_file()
+    assert main(["bundle", "given/mine.onnx"]) == 0
+    assert capsys.readouterr().out == "runs/mine/bundles/mine.zip\n"
+    assert [file.name for file in Path("given").iterdir()] == ["mine.onnx"]
+
+
 def test_torch_and_records_are_not_loaded(workshop: Path) -> None:
     code = (
         "import sys; from musgd_cli.__main__ import main\n"
