@@ -8,8 +8,15 @@ from __future__ import annotations
 import ast
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
+
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(IndexError, UnicodeDecodeError),
+)
+"""What ``zipfile`` raises over damage, encryption and compressions that it does not know."""
 
 
 def read_notes(file: Path) -> dict[str, Any]:
@@ -19,12 +26,12 @@ def read_notes(file: Path) -> dict[str, Any]:
             names = appended.namelist()
             name = "metadata.json" if "metadata.json" in names else names[0]
             text = appended.read(name).decode()
-    except (zipfile.BadZipFile, IndexError, UnicodeDecodeError):
+    except _UNREADABLE:
         return {}
     for parse in (json.loads, ast.literal_eval):
         try:
             found = parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         return found if isinstance(found, dict) else {}
     return {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
+from musgd_cli.records import FloatPrecision
 
 KIND = "ncnn's .param"
 
@@ -46,29 +47,35 @@ def read(file: Path) -> ModelFile:
     Raises:
         MusgdError: One of them is damaged or binary, or the weights are missing.
     """
-    weights = file.with_suffix(".bin")
     try:
         layers = list(_layers(file.read_text(encoding="utf-8")))
+        return _read(file, layers)
     except (ValueError, IndexError) as error:  # UnicodeDecodeError is a ValueError
         raise damaged(file, KIND, "it is cut short, or is none") from error
-    if not weights.is_file():
-        raise damaged(file, KIND, f"its weights, {weights.name}, are not beside it")
+
+
+def _read(file: Path, layers: list[_Layer]) -> ModelFile:
+    weights = file.with_suffix(".bin")
     convolutions = [layer for layer in layers if layer.kind in _CONVOLUTIONS]
     n_int8 = sum(layer.number(_N_WEIGHTS) for layer in convolutions if layer.is_int8)
     n_float = sum(layer.number(_N_WEIGHTS) for layer in convolutions) - n_int8
+    inputs = tuple(_input_shape(layer) for layer in layers if layer.kind == "Input")
+    if not weights.is_file():
+        raise damaged(file, KIND, f"its weights, {weights.name}, are not beside it")
     n_bytes = weights.stat().st_size - n_int8
     if n_bytes < 2 * n_float:
         raise damaged(weights, f"the weights of {file.name}", "it is cut short")
+    # All else that a detector keeps is small: a float takes two bytes or four.
+    stored: FloatPrecision = "fp16" if n_bytes < 3 * n_float else "fp32"
     taken = {name for layer in layers for name in layer.inputs}
     loose = [name for layer in layers for name in layer.outputs if name not in taken]
     return ModelFile(
         files=(file, weights),
-        inputs=tuple(_input_shape(layer) for layer in layers if layer.kind == "Input"),
+        inputs=inputs,
         outputs=((1, None, None),) * len(loose),
         convolutions=tuple(
             Convolution(
-                # All else that a detector keeps is small: a float takes two bytes or four.
-                stored=None if layer.is_int8 else "fp16" if n_bytes < 3 * n_float else "fp32",
+                stored=None if layer.is_int8 else stored,
                 n_weights=layer.number(_N_WEIGHTS),
                 is_int8=layer.is_int8,
             )

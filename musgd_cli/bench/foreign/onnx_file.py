@@ -39,30 +39,38 @@ def read(file: Path) -> ModelFile:
         MusgdError: It is damaged, or none.
     """
     try:
-        data = file.read_bytes()
-        model = _fields(memoryview(data))
-        if 7 not in model:
-            raise ValueError("it holds no graph" if data else "it is empty")
-        graph = _Graph(_fields(_view(model, 7)))
-        convolutions = tuple(graph.convolutions())
+        found, outside = _read(file)
     except UnicodeDecodeError as error:
         raise damaged(file, KIND, "its names are no text") from error
-    except (LookupError, ValueError) as error:
+    except (LookupError, ZeroDivisionError, struct.error) as error:
+        raise damaged(file, KIND, "it is cut short, or damaged") from error
+    except ValueError as error:
         raise damaged(file, KIND, error) from error
-    for name in graph.outside:
+    for name in outside:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise damaged(file, KIND, f"its weights, {name}, are not in its folder")
         if not (file.parent / name).is_file():
             raise damaged(file, KIND, f"its weights, {name}, are not beside it")
-    maker = " ".join(filter(None, (_text(model, 2), _text(model, 3))))
-    return ModelFile(
-        files=(file, *(file.parent / name for name in sorted(graph.outside))),
+    return found
+
+
+def _read(file: Path) -> tuple[ModelFile, list[str]]:
+    """Return what an ONNX file tells, and the names of the files in which it has weights."""
+    data = file.read_bytes()
+    model = _fields(memoryview(data))
+    if 7 not in model:
+        raise ValueError("it holds no graph" if data else "it is empty")
+    graph = _Graph(_fields(_view(model, 7)))
+    outside = sorted(graph.outside)
+    found = ModelFile(
+        files=(file, *(file.parent / name for name in outside)),
         inputs=tuple(shape for name, shape in graph.inputs.items() if name not in graph.tensors),
         outputs=tuple(graph.outputs.values()),
-        convolutions=convolutions,
+        convolutions=tuple(graph.convolutions()),
         metadata={_text(entry, 1): _text(entry, 2) for entry in map(_fields, _views(model, 14))},
-        maker=maker or None,
+        maker=" ".join(filter(None, (_text(model, 2), _text(model, 3)))) or None,
     )
+    return found, outside
 
 
 # ------------------------------------------------------------------------------------- the graph
@@ -184,11 +192,13 @@ class _Graph:
             )
 
     def _weights(self, name: str) -> _Tensor:
-        while name not in self.tensors:  # behind its DequantizeLinear or Cast
+        for _ in self._nodes:  # behind its DequantizeLinear or Cast
+            if name in self.tensors:
+                return self.tensors[name]
             if name not in self._makers:
-                raise ValueError(f"nothing in it makes {name}")
+                break
             name = self._makers[name].inputs[0]
-        return self.tensors[name]
+        raise ValueError(f"it holds no {name}")
 
     def _runs_in_int8(self, conv: _Node) -> bool:
         """Tell whether ONNX Runtime computes a convolution in int8.
@@ -245,15 +255,14 @@ def _fields(data: memoryview) -> Fields:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data):
+    value = 0
+    for shift in range(0, 70, 7):
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at += 1
         if byte < 0x80:
             return value, at
-        shift += 7
-    raise ValueError("it is cut short")
+    raise ValueError("it has a number without an end")
 
 
 def _views(message: Fields, number: int) -> list[memoryview]:

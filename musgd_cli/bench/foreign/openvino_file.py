@@ -43,9 +43,15 @@ def read(file: Path) -> ModelFile:
     weights = file.with_suffix(".bin")
     try:
         root = ElementTree.fromstring(file.read_bytes())  # noqa: S314 (expat refuses bombs)
-        graph = _Graph(root)
-    except (ElementTree.ParseError, ValueError, KeyError, IndexError, StopIteration) as error:
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError: of the encoding
         raise damaged(file, KIND, error) from error
+    if root.tag != "net":
+        raise damaged(file, KIND, f"its root is {root.tag}, not net")
+    try:
+        graph = _Graph(root)
+        convolutions = tuple(graph.convolutions())
+    except (LookupError, ValueError, RecursionError) as error:
+        raise damaged(file, KIND, "its graph is not whole") from error
     if not weights.is_file():
         raise damaged(file, KIND, f"its weights, {weights.name}, are not beside it")
     if weights.stat().st_size < graph.weights_end:
@@ -54,14 +60,12 @@ def read(file: Path) -> ModelFile:
         files=(file, weights),
         inputs=graph.inputs,
         outputs=graph.outputs,
-        convolutions=tuple(graph.convolutions()),
+        convolutions=convolutions,
     )
 
 
 class _Graph:
     def __init__(self, root: ElementTree.Element) -> None:
-        if root.tag != "net":
-            raise ValueError(f"its root is {root.tag}, not net")
         self._layers = {layer.attrib["id"]: layer for layer in root.iterfind("layers/layer")}
         self._sources = {
             (edge.attrib["to-layer"], edge.attrib["to-port"]): (
@@ -109,7 +113,9 @@ class _Graph:
         return [self._layers[self._sources[layer.attrib["id"], port][0]] for port in ports]
 
     def _stored_type(self, layer: ElementTree.Element) -> str:
-        while layer.get("type") in _DEQUANTIZING:
+        for _ in self._layers:
+            if layer.get("type") not in _DEQUANTIZING:
+                break
             layer = self._sources_of(layer)[0]
         data = layer.find("data")
         return "" if data is None else data.get("element_type", "")
