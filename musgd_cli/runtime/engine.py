@@ -116,7 +116,7 @@ _SOUNDS_NEWER = re.compile(
 # Where in ONNX Runtime's sources it stumbled, its own name and the file's, which we give.
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:"
-    r"|/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])"
+    r"|/onnxruntime_src/\S+:\d+ .*?\) (?=\S)"
 )
 
 

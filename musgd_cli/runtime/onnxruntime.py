@@ -32,7 +32,7 @@ class OnnxRuntimeEngine:
         options.inter_op_num_threads = 1
         # Threads that spin while they wait halve the speed where cores are fewer than believed.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are exceptions
         try:
             self._session = onnxruntime.InferenceSession(
                 str(folder / artifact.files[0]), options, providers=["CPUExecutionProvider"]

@@ -665,6 +665,22 @@ def test_wrong_classes_are_found_out_by_the_output(tmp_path: Path, x: np.ndarray
         answer(tmp_path, x)
 
 
+def test_what_fails_as_it_runs_is_said_in_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def change(model: object) -> None:
+        with_loose_sides(model)
+        add_notes(model, NOTES | {"imgsz": [128, 128]})  # its Reshape is for 64
+
+    subject = foreign.read(onnx_with(tmp_path, change))
+    engine = open_engine(subject.folder, subject.artifact, threads=1)
+    with pytest.raises(MusgdError, match=r"cannot run model\.onnx: .*cannot be reshaped") as caught:
+        engine.infer(np.zeros((1, 3, 128, 128), np.float32))
+    assert caught.value.exit_code is ExitCode.FAILED
+    assert "onnxruntime_src" not in caught.value.what
+    assert capfd.readouterr() == ("", "")
+
+
 # --------------------------------------------------------- made for a newer runtime than is here
 
 
