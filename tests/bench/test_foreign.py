@@ -16,6 +16,7 @@ import tiny_artifact as tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from musgd_cli.__main__ import main
 from musgd_cli.bench import foreign
 from musgd_cli.errors import ExitCode, MusgdError
 from musgd_cli.runs import ARTIFACT_FILE
@@ -119,6 +120,7 @@ def test_reading_loads_no_engine(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
+from musgd_cli.__main__ import main
 from musgd_cli.bench import foreign
 for file in {list(map(str, files))}:
     foreign.read(Path(file))
@@ -771,6 +773,41 @@ def test_damage_is_said_in_words_or_not_seen(
         foreign.read(damaged / source.name)
     except MusgdError as error:
         assert "\n" not in error.what + error.mend
+
+
+# ------------------------------------------------------------------------------ from outside
+
+
+def test_bench_scores_it_and_writes_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given_folder = tmp_path / "given"
+    file = onnx_with(given_folder, lambda model: add_notes(model, NOTES))
+    data = tiny.make_data(tmp_path / "squares", n_images=2)
+    options = ("--threads", "1", "--repeats", "1", "--duration", "0.2")
+    quick = (*options, "--set", "bench.warmup_s=0", "--json")
+    assert main(["bench", str(file), "--data", str(data), *quick]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert report["made_by"] == "Ultralytics 8.4.190"
+    assert (report["target"], report["runtime"], report["precision"]) == (
+        "unknown",
+        "onnxruntime",
+        "fp32",
+    )
+    assert report["map50_95"] == pytest.approx(0.995)  # as Ultralytics interpolates 1
+    assert list(given_folder.iterdir()) == [file]
+
+    # Nobody says what a foreign model was trained on: without --data it is timed alone.
+    assert main(["bench", str(file), *quick]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["reports"]
+    assert report["map50_95"] is None
+
+    (tmp_path / "squares" / "data.yaml").write_text(
+        "train: images/train\nval: images/val\nnames: [a, b]\n"
+    )
+    assert main(["bench", str(file), "--data", str(data), *quick]) == ExitCode.USAGE
+    assert "3 classes" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------- against Ultralytics itself
