@@ -61,7 +61,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory):
-    """Train, export, prune and bench without a route to anywhere, also from given weights."""
+    """Run every verb without a route to anywhere, also from given weights."""
     root = tmp_path_factory.mktemp("offline")
     data = draw_set(root / "given" / "set")
     work = root / "work"
@@ -107,6 +107,11 @@ def job(tmp_path_factory: pytest.TempPathFactory):
     musgd("export", "runs/t", "--int8", "--calib", "4", *boards)
     quick = ["--set", "bench.duration_s=0.2", "--set", "bench.warmup_s=0.1"]
     musgd("prune", "runs/t", "--ratio", "0.2", "--epochs", "1", *quick)
+    for artifact in exported["artifacts"]:
+        found = musgd("predict", artifact["path"], str(data.parent / "images/val/0.png"))
+        assert found["width"] == 64
+    bundle = musgd("bundle", exported["artifacts"][0]["path"])
+    assert (work / bundle["path"]).is_file()
     benched = musgd("bench", "runs/t", "--threads", "1", "--set", "bench.duration_s=0.2")
     log = root / "witness" / "log"
     return {

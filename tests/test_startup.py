@@ -47,7 +47,16 @@ def loaded(arguments: str, modules: list[str], cwd: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "train --help", "doctor", "doctor --json", "plan", "plan --json", "profiles list"],
+    [
+        "--help",
+        "train --help",
+        "predict --help",
+        "doctor",
+        "doctor --json",
+        "plan",
+        "plan --json",
+        "profiles list",
+    ],
 )
 def test_nothing_heavy_is_loaded(arguments: str, tmp_path: Path) -> None:
     assert loaded(arguments, HEAVY, tmp_path) == []

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from time import monotonic
 from typing import Any, Protocol
 
@@ -91,7 +92,6 @@ def open_source(spec: str) -> Source:
     Raises:
         UsageError: It names nothing that is there, or a folder without images.
         MusgdError: It is there and cannot be opened.
-        UnsupportedError: OpenCV is missing.
     """
     # A frame that cannot be decoded or written is ours to tell, in words.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -201,7 +201,7 @@ def _video(path: Path) -> VideoFile:
     if capture is None:
         raise MusgdError(
             f"cannot read video {path}: OpenCV finds none in it, or lacks its codec",
-            f"ffprobe {path} tells what it is; ffmpeg -i {path} -c:v libx264 mended.mp4",
+            f"ffprobe {quote(str(path))} tells what it is; convert it with ffmpeg",
         )
     return VideoFile(capture, str(path), path.stem, path.parent)
 
@@ -232,7 +232,7 @@ class VideoFile:
             number += 1
 
     def _require_whole(self, read: int, fps: float) -> None:
-        mend = f"copy it once more, or ffmpeg -i {self.name} -c:v libx264 mended.mp4"
+        mend = f"copy it once more, or ffmpeg -i {quote(self.name)} -c:v libx264 mended.mp4"
         if read == 0:
             raise MusgdError(f"no frame of {self.name} can be decoded", mend)
         # The count of many containers is an estimate from the duration.
@@ -298,7 +298,7 @@ def _stream(url: str, scheme: str) -> LiveStream | VideoFile:
     if capture is None:
         raise MusgdError(
             f"cannot open {name}: nobody answers, or it is no video",
-            f"try it elsewhere: ffprobe {name}",
+            f"try it elsewhere: ffprobe {quote(name)}",
         )
     if scheme.startswith("http") and _number(capture, cv2.CAP_PROP_FRAME_COUNT):
         return VideoFile(capture, name, stem, None)
