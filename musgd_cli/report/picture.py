@@ -141,7 +141,7 @@ def _draw_trade_off(panel: Axes, title: str, points: Sequence[Point], cost: str)
     limits = panel.get_xlim()
     for point in points:
         if point.interval is not None:
-            panel.plot(point.interval, [point.worth] * 2, color=_GREY, linewidth=1, zorder=2)
+            panel.plot(point.interval, [point.worth] * 2, color=_GREY, linewidth=1, alpha=0.6)
     for front in fronts(points).values():
         if front:
             costs = [*(point.cost for point in front), limits[1]]
@@ -237,7 +237,7 @@ def _draw_course(speed: Axes, heat: Axes, entries: Sequence[Entry]) -> None:
     speed.set_title("whole frames a second through the run")
     speed.legend(loc="lower left")
     heat.set_title("temperature, °C")
-    heat.set_xlabel("seconds timed")
+    heat.set_xlabel("seconds since the first frame")
     if all(m.temperature_c is None for e in entries for m in e.report.moments):
         heat.text(0.5, 0.5, NOT_MEASURED, transform=heat.transAxes, ha="center")
 
@@ -248,7 +248,9 @@ def _log_if_wide(panel: Any, values: Sequence[float]) -> str:
     if min(values) <= 0 or max(values) < _WIDE * min(values):
         return ""
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    ratio = max(values) / min(values)
+    subs = (1, 2, 3, 5, 7) if ratio < 20 else (1, 3) if ratio < 1000 else (1,)
+    panel.xaxis.set_major_locator(LogLocator(subs=subs))
     panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     return ", logarithmic"

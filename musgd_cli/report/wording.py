@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
@@ -60,11 +60,6 @@ def count(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
-def some(names: Sequence[str], of: int) -> str:
-    """Return the names, or that it is all of the ``of`` there are."""
-    return f"all {of}" if len(names) == of > 2 else "; ".join(names)
-
-
 def machine_in_words(host: Host) -> str:
     """Return the processor, cores, system and container of a machine, as far as they are known."""
     container = host.container if host.container not in (None, "none") else None
@@ -103,6 +98,8 @@ class Remark:
     """A clause that follows the report's name."""
     about: Literal["speed", "accuracy", "power"] = "speed"
     """Which of its figures."""
+    of_several: str | None = None
+    """The clause as it is true of several reports, without the figures of one."""
 
 
 def remarks(report: BenchReport) -> tuple[Remark, ...]:
@@ -135,17 +132,20 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
         yield Remark(
             "not settled",
             f"latency had not settled after {report.warmup_s or 0:.1f} s of warm-up",
+            of_several="latency had not settled when the warm-up ended",
         )
     if report.stable is False and report.p50_interval_ms is not None:
         yield Remark(
             "unstable",
             f"another such run may find a p50 anywhere from {from_to(report.p50_interval_ms)} ms, "
             "which is more than 10 % wide",
+            of_several="the 95 % interval of p50 is more than 10 % wide",
         )
     if (report.cores_used_by_others or 0) >= _BUSY_CORES:
         yield Remark(
             "busy machine",
             f"other processes used {report.cores_used_by_others:.2g} cores meanwhile",
+            of_several="other processes were at work meanwhile",
         )
     if report.power_kind == "estimated":
         yield Remark("power estimated", "its power is estimated, not measured", "power")

@@ -253,6 +253,9 @@ def test_what_could_mislead_is_flagged_in_the_row_and_said_above():
     for words in ("failed the gate", "from 40.2 to 48.0 ms", "throttled", "1.2 cores", "estimated"):
         assert words in said
     assert "estimated" in rows(page)[2]["power W"].text
+    crowd = page_of(*(report(steady=False, warmup_s=n, threads=n) for n in (1, 2, 3, 4)))
+    (item,) = crowd.section("warnings").all("li")
+    assert item.text == "all 4 : latency had not settled when the warm-up ended"
     calm = page_of(report())
     assert not calm.all("aside")
     assert not calm.all("span", "flag")
@@ -263,6 +266,8 @@ def test_fastest_says_which_others_it_is_not_told_apart_from():
     cards = page_of(parent(), report(70.1), near).one("div", "cards").text
     assert "fastest 70.1 ms, p50 ncnn fp16" in cards
     assert "not told apart from ncnn int8" in cards
+    crowd = [report(70.1 + n / 100, threads=n) for n in range(1, 7)]
+    assert "not told apart from 5 others" in page_of(*crowd).one("div", "cards").text
     far = page_of(parent(), report(70.1)).one("div", "cards").text
     assert "told apart" not in far
 
@@ -330,6 +335,15 @@ def test_a_sustained_run_shows_its_fall_and_where_clocks_were_held_back():
     chart = section.one("svg", "wide")
     assert len(chart.all("rect", "throttled")) == 1
     assert [len(chart.all("polyline", kind)) for kind in ("fps", "heat", "clock")] == [1, 1, 1]
+
+
+def test_slices_of_turns_are_points_and_no_trend_is_made_of_them():
+    turns = [m.model_copy(update={"t_s": 100 * m.t_s}) for m in course(14, seconds=5)]
+    section = page_of(report(moments=turns)).section("time")
+    assert len(section.all("circle", "dot")) == 15  # of three curves
+    assert "5 slices: " in section.text
+    assert "tenth" not in section.text
+    assert "other processes had their turn" in section.text
 
 
 def test_unknown_sensors_are_said_and_not_drawn():

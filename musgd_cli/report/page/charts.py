@@ -274,17 +274,24 @@ def over_time(entry: Entry, width: int) -> Element:
     svg.set("class", "chart")
     for number, curve in enumerate(shown):
         top = number * (panel + gap) + 24
-        svg.append(_panel(curve, moments, x, top, top + panel))
+        svg.append(_panel(curve, moments, x, top, top + panel, entry.report.sustained))
     bottom = len(shown) * (panel + gap) - 8
     ticks = x.ticks(10 if width >= WIDE else 6)
     for tick in ticks:
         svg.append(_label(x(tick), bottom + 16, tick_label(tick, ticks), anchor="middle"))
-    svg.append(_label((left + right) / 2, height - 4, "seconds timed", anchor="middle"))
+    svg.append(
+        _label((left + right) / 2, height - 4, "seconds since the first frame", anchor="middle")
+    )
     return svg
 
 
 def _panel(
-    curve: _Curve, moments: Sequence[Moment], x: Scale, top: float, bottom: float
+    curve: _Curve,
+    moments: Sequence[Moment],
+    x: Scale,
+    top: float,
+    bottom: float,
+    lasting: bool,
 ) -> Element:
     points = [(m.t_s, v) for m in moments if (v := curve.values(m)) is not None]
     values = [value for _, value in points]
@@ -310,8 +317,11 @@ def _panel(
     ends = f"{three_digits(values[0])} at first, {three_digits(values[-1])} at last"
     extremes = f"{three_digits(min(values))} to {three_digits(max(values))} {curve.unit}"
     line = node("polyline", node("title", f"{curve.name}: {extremes}; {ends}"), points=path)
-    line.set("class", f"curve {curve.kind}")
+    line.set("class", f"curve {curve.kind}" if lasting else f"curve thread {curve.kind}")
     group.append(line)
+    # Slices of a short run lie minutes apart: what is between them was not measured.
+    for t, value in () if lasting else points:
+        group.append(node("circle", cx=x(t), cy=y(value), r=2.5, class_=f"dot {curve.kind}"))
     return group
 
 

@@ -25,7 +25,6 @@ from musgd_cli.report.wording import (
     count,
     runtime_name,
     share,
-    some,
     three_digits,
 )
 
@@ -36,7 +35,7 @@ _MOST_CLASSES = 20
 """Classes shown at once; the rest fold away."""
 
 _MOST_COURSES = 6
-"""Short runs drawn over time at once, those that changed most."""
+"""Short runs drawn over time at once, the least steady."""
 
 
 # -------------------------------------------------------------------------------------- the charts
@@ -131,24 +130,27 @@ def latencies(lineup: Lineup) -> Element | None:
 
 
 def courses(lineup: Lineup) -> Element | None:
-    """Return each run's frame rate, heat and clock over time, for those long enough."""
+    """Return each run's frame rate, heat and clock over time, where there are several slices."""
     shown = [e for e in lineup.entries if len(e.report.moments) > 1 and e.is_timed and e.has_model]
     if not shown:
         return None
-    lasting = [_course(entry, wide=True) for entry in shown if entry.report.sustained]
-    short = sorted(
-        (entry for entry in shown if not entry.report.sustained), key=lambda e: -abs(_change(e)[2])
-    )
+    lasting = [_course(entry) for entry in shown if entry.report.sustained]
+    short = sorted((entry for entry in shown if not entry.report.sustained), key=_steadiness)
     first, rest = short[:_MOST_COURSES], short[_MOST_COURSES:]
     moments = [moment for entry in shown for moment in entry.report.moments]
+    said = ["Whole frames a second, of about a second of frames each."]
+    if any(len(entry.report.repeats) > 1 for entry in short):
+        said.append("Where there are gaps, other processes had their turn.")
+    if any(moment.throttled for moment in moments):
+        said.append("Shaded: clocks were held back.")
     unknown = ["temperature"] if all(m.temperature_c is None for m in moments) else []
     unknown += ["clock"] if all(m.cpu_mhz is None for m in moments) else []
-    shade = " Shaded: clocks were held back." if any(m.throttled for m in moments) else ""
-    absent = f" {_sentence(' and '.join(unknown))}: {NOT_MEASURED}." if unknown else ""
+    if unknown:
+        said.append(f"{_sentence(' and '.join(unknown))}: {NOT_MEASURED}.")
     return section(
         "time",
         "Through the run",
-        node("p", f"Whole frames a second, about a second each.{shade}{absent}", class_="lede"),
+        node("p", " ".join(said), class_="lede"),
         node("div", lasting, class_="courses lasting") if lasting else None,
         _courses(first) if first else None,
         node("details", node("summary", count(len(rest), "more run")), _courses(rest))
@@ -158,34 +160,39 @@ def courses(lineup: Lineup) -> Element | None:
 
 
 def _courses(entries: Sequence[Entry]) -> Element:
-    return node("div", [_course(entry, wide=False) for entry in entries], class_="courses")
+    return node("div", [_course(entry) for entry in entries], class_="courses")
 
 
-def _course(entry: Entry, *, wide: bool) -> Element:
-    caption = node("figcaption", node("b", entry.name), _course_in_words(entry))
-    return node(
-        "figure",
-        caption,
-        at_both_widths(lambda width: over_time(entry, width)) if wide else over_time(entry, NARROW),
-    )
+def _course(entry: Entry) -> Element:
+    if entry.report.sustained:
+        told, chart = _fall(entry), at_both_widths(lambda width: over_time(entry, width))
+    else:
+        told, chart = _range(entry), over_time(entry, NARROW)
+    return node("figure", node("figcaption", node("b", entry.name), f" {told}"), chart)
 
 
-def _course_in_words(entry: Entry) -> str:
-    first, last, change = _change(entry)
-    return (
-        f" {entry.report.moments[-1].t_s:.0f} s: {three_digits(first)} FPS in the first tenth, "
-        f"{three_digits(last)} in the last ({change:+.1%})"
-    )
-
-
-def _change(entry: Entry) -> tuple[float, float, float]:
-    """Return the frame rate of the first and the last tenth of a run, and the share it changed."""
+def _fall(entry: Entry) -> str:
+    """Say what the frame rate of a sustained run came to: its first and its last tenth."""
     moments = entry.report.moments
     tenth = max(len(moments) // 10, 1)
     first, last = (
         sum(moment.fps for moment in part) / tenth for part in (moments[:tenth], moments[-tenth:])
     )
-    return first, last, last / first - 1
+    return (
+        f"{moments[-1].t_s:.0f} s: {three_digits(first)} FPS in the first tenth, "
+        f"{three_digits(last)} in the last ({last / first - 1:+.1%})"
+    )
+
+
+def _range(entry: Entry) -> str:
+    paces = [moment.fps for moment in entry.report.moments]
+    return f"{len(paces)} slices: {three_digits(min(paces))} to {three_digits(max(paces))} FPS"
+
+
+def _steadiness(entry: Entry) -> float:
+    """Return the slowest slice as a share of the fastest."""
+    paces = [moment.fps for moment in entry.report.moments]
+    return min(paces) / max(paces)
 
 
 # ----------------------------------------------------------------------------------------- figures
@@ -203,7 +210,7 @@ def figures(lineup: Lineup) -> Element:
     without = [e.name for e in lineup.entries if e.report.p50_interval_ms is None]
     if without:
         notes.append(
-            f"No interval of p50, which takes three repeats: {some(without, len(lineup.entries))}."
+            f"No interval of p50, which takes three repeats: {_some(without, len(lineup.entries))}."
         )
     return section(
         "figures",
@@ -325,3 +332,8 @@ def _bar(report: BenchReport, cls: str) -> Element:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _some(names: Sequence[str], of: int) -> str:
+    """Return the names, or that it is all of the ``of`` there are."""
+    return f"all {of}" if len(names) == of > 2 else "; ".join(names)

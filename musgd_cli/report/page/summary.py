@@ -11,17 +11,20 @@ from xml.etree.ElementTree import Element
 from musgd_cli.report.lineup import Entry, Ground, Lineup, ground_of
 from musgd_cli.report.page.markup import node
 from musgd_cli.report.wording import (
+    Remark,
     about_power,
     count,
     from_to,
     machine_in_words,
     share,
-    some,
     three_digits,
 )
 
 if TYPE_CHECKING:
     from musgd_cli.records import BenchReport, Host
+
+_MOST_NAMED = 4
+"""Reports that something is true of are named up to here, then counted: their rows tell which."""
 
 
 def header(lineup: Lineup) -> Element:
@@ -99,7 +102,8 @@ def _fastest(lineup: Lineup, machine: str) -> Iterator[Element]:
         notes.append(f"95 % interval {from_to(report.p50_interval_ms)} ms")
     equals = [entry.name for entry in entries if entry is not best and _overlap(entry, best)]
     if equals:
-        notes.append(f"not told apart from {some(equals, len(entries) - 1)}")
+        named = "; ".join(equals) if len(equals) <= _MOST_NAMED else f"{len(equals)} others"
+        notes.append(f"not told apart from {named}")
     where = f" on {machine}" if len(lineup.machines) > 1 else ""
     yield _card(f"fastest{where}", three_digits(report.latency_ms.p50), "ms, p50", best, notes)
 
@@ -153,23 +157,27 @@ def _card(what: str, figure: str, unit: str, entry: Entry, notes: Sequence[str])
 
 def warnings(lineup: Lineup) -> Element | None:
     """Return what could mislead, each said once with the reports that it is true of."""
-    said: dict[str, list[str]] = {}
+    flagged: dict[str, list[tuple[Entry, Remark]]] = {}
     for entry in lineup.entries:
         for remark in entry.remarks:
-            said.setdefault(remark.text, []).append(entry.name)
+            flagged.setdefault(remark.flag, []).append((entry, remark))
+    said = [
+        (
+            _which([entry.name for entry, _ in found], len(lineup.entries)),
+            found[0][1].text if len(found) == 1 else found[0][1].of_several or found[0][1].text,
+        )
+        for found in flagged.values()
+    ]
     scopes = {e.report.power_scope for e in lineup.entries if e.report.power_scope}
     if len(scopes) > 1:
         seen = ", ".join(sorted(scopes))
-        said[f"figures of different scopes ({seen}) cannot be compared"] = ["power"]
+        said.append(("power", f"figures of different scopes ({seen}) cannot be compared"))
     if len(lineup.grounds()) > 1:
         named = "; ".join(map(str, lineup.grounds()))
-        said[f"scores on different images cannot be compared ({named})"] = ["accuracy"]
+        said.append(("accuracy", f"scores on different images cannot be compared ({named})"))
     if not said:
         return None
-    items = [
-        node("li", node("b", some(names, len(lineup.entries))), f": {text}")
-        for text, names in said.items()
-    ]
+    items = [node("li", node("b", names), f": {text}") for names, text in said]
     return node(
         "aside",
         node("h2", "Before you quote these figures"),
@@ -177,3 +185,9 @@ def warnings(lineup: Lineup) -> Element | None:
         class_="warnings",
         id="warnings",
     )
+
+
+def _which(names: Sequence[str], of: int) -> str:
+    if len(names) == of > 2:
+        return f"all {of}"
+    return "; ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} of {of}"
