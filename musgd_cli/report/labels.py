@@ -12,7 +12,7 @@ Box = tuple[float, float, float, float]
 
 Anchor = Literal["start", "middle", "end"]
 
-GLYPH = 6.3
+GLYPH = 6.9
 """Width of a character of a 12 pixel label, pixels: more than that of most fonts."""
 
 _MARK = 8
