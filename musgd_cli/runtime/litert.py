@@ -51,6 +51,8 @@ class LiteRtEngine:
             if end["dtype"] not in (np.float32, *_INTEGERS):
                 kinds = f"{self._x['dtype'].__name__} into {self._y['dtype'].__name__}"
                 raise cannot_load(folder, artifact, f"it turns {kinds}")
+            if end["dtype"] in _INTEGERS and end["quantization"][0] == 0:
+                raise cannot_load(folder, artifact, "its integers have no scale")
         self._in_shares = self._gives_shares(file)
         # It tells neither its threads nor its delegate: these are as they were asked for.
         self.settings = {"threads": str(threads), "delegate": "xnnpack"}

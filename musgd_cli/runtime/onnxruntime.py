@@ -49,7 +49,7 @@ class OnnxRuntimeEngine:
         check_output(folder, artifact, y.shape)
         self._folder, self._artifact = folder, artifact
         self._input = x.name
-        # Half an image at the door of a model that is in half precision all through.
+        # Where a model that takes half precision finds its image.
         side = artifact.imgsz
         is_half = _TYPES[x.type] == np.float16
         self._half = np.empty((1, 3, side, side), np.float16) if is_half else None

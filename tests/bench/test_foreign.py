@@ -489,6 +489,20 @@ def test_litert_with_integers_at_its_ends(tmp_path: Path, x: np.ndarray) -> None
     np.testing.assert_allclose(found[:, 4:], expected[:, 4:], atol=1.01 / 127)
 
 
+def test_integers_without_a_scale_say_nothing(tmp_path: Path) -> None:
+    needs("litert")
+    from tiny_tflite import Tflite
+
+    model = Tflite()
+    image = model.tensor((1, 3, 64, 64), "int8", scale=0)
+    shape = model.constant(np.array([1, 6, 2048], np.int32))
+    output = model.operation("RESHAPE", [image, shape], (1, 6, 2048), "int8", scale=0)
+    (tmp_path / "model.tflite").write_bytes(model.pack([image], [output]))
+    subject = foreign.read(tmp_path)
+    with pytest.raises(MusgdError, match="cannot load .* scale"):
+        open_engine(subject.folder, subject.artifact, threads=1)
+
+
 def test_ultralytics_litert_gives_shares(tmp_path: Path, x: np.ndarray) -> None:
     file = bare("litert", tmp_path)
     with zipfile.ZipFile(file, "a") as appended:
