@@ -11,7 +11,7 @@ from pathlib import Path
 from musgd_cli.bench import foreign
 from musgd_cli.bench.subject import Subject
 from musgd_cli.data.dataset import DataSet
-from musgd_cli.errors import UsageError
+from musgd_cli.errors import MusgdError, UsageError
 from musgd_cli.runs import (
     RUNS,
     RunFolder,
@@ -24,7 +24,7 @@ _WEIGHTS = frozenset({".pt", ".pth"})
 _BARE_MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine"})
 
 
-OnDamage = Callable[[UsageError], None]
+OnDamage = Callable[[MusgdError], None]
 
 
 def choose(paths: Sequence[str], on_damage: OnDamage | None = None) -> list[Subject]:
@@ -33,19 +33,29 @@ def choose(paths: Sequence[str], on_damage: OnDamage | None = None) -> list[Subj
     Args:
         paths: A run (its folder or its name), an artifact's folder, a folder of artifacts, or a
             model that musgd did not make. Without any: the run that finished last.
-        on_damage: Called for an artifact whose record cannot be read, as long as another one can;
-            without it that is raised.
+        on_damage: Called for a model that cannot be read or that no engine here is for, as long as
+            there is another one; without it that is raised.
 
     Raises:
         UsageError: A path names no model, or no record can be read.
+        UnsupportedError: musgd has no engine for the only model.
+        MusgdError: The only model is damaged.
     """
-    if not paths:
-        return _artifacts_below(newest_finished().path, on_damage)
-    chosen = [subject for path in paths for subject in _subjects_of(path, on_damage)]
-    return list({subject.path: subject for subject in chosen}.values())
+    items = (
+        [item for path in paths for item in _models_of(path)]
+        if paths
+        else _artifacts_below(newest_finished().path)
+    )
+    found = {item.path: item for item in items if isinstance(item, Subject)}
+    errors = [item for item in items if isinstance(item, MusgdError)]
+    for error in errors:
+        if on_damage is None or not found:
+            raise error
+        on_damage(error)
+    return list(found.values())
 
 
-def _subjects_of(spec: str, on_damage: OnDamage | None) -> list[Subject]:
+def _models_of(spec: str) -> list[Subject | MusgdError]:
     path = Path(spec)
     if path.suffix.lower() in _WEIGHTS:
         raise UsageError(
@@ -53,38 +63,41 @@ def _subjects_of(spec: str, on_damage: OnDamage | None) -> list[Subject]:
             f"export it first: musgd export {shlex.quote(spec)}",
         )
     if path.is_file() or path.suffix.lower() in _BARE_MODELS:
-        return [foreign.read(path)]
+        return [_foreign_model(path)]
     places = [place for place in (path, RUNS / spec) if place.is_dir()]
     if places:
         # A run is named after its data set: a folder of that name here is most likely the data.
         place = next(filter(artifact_folders, places), places[-1])
         if artifact_folders(place) or RunFolder(place).plan_file.is_file():
-            return _artifacts_below(place, on_damage)
-        return [foreign.read(place)]
+            return _artifacts_below(place)
+        return [_foreign_model(place)]
     known = ", ".join(sorted(folder.name for folder in RUNS.glob("*/") if folder.is_dir()))
     raise UsageError(
         f"{spec} does not exist", f"runs here: {known}" if known else "give an artifact's folder"
     )
 
 
-def _artifacts_below(path: Path, on_damage: OnDamage | None) -> list[Subject]:
+def _foreign_model(path: Path) -> Subject | MusgdError:
+    try:
+        return foreign.read(path)
+    except UsageError:
+        raise
+    except MusgdError as error:
+        return error
+
+
+def _artifacts_below(path: Path) -> list[Subject | MusgdError]:
     folders = artifact_folders(path)
     if not folders:
         raise UsageError(
             f"there is no artifact in {path}", f"musgd export {shlex.quote(str(path))}"
         )
-    found: list[Subject] = []
-    errors: list[UsageError] = []
+    found: list[Subject | MusgdError] = []
     for folder in folders:
         try:
             found.append(Subject(folder, read_artifact(folder)))
         except UsageError as error:
-            errors.append(error)
-    if errors and (on_damage is None or not found):
-        raise errors[0]
-    for damage in errors:
-        assert on_damage is not None
-        on_damage(damage)
+            found.append(error)
     return found
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from musgd_cli.records import Artifact
 
+_OF_ONE_FILE = frozenset({"onnxruntime", "litert"})
+"""Models of these lie beside each other; the others' are folders, of files with the same names."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -28,4 +31,5 @@ class Subject:
     @property
     def name(self) -> str:
         """A name for what is made of it."""
-        return self.path.absolute().stem if self.made_by else self.folder.absolute().name
+        by_file = self.made_by is not None and self.artifact.runtime in _OF_ONE_FILE
+        return self.path.stem if by_file else self.folder.absolute().name

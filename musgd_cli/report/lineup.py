@@ -184,11 +184,11 @@ def _names(reports: Sequence[BenchReport], machines: Sequence[str]) -> list[str]
 
 
 def _marks(report: BenchReport) -> tuple[str, ...]:
-    """Return what can tell twins apart: folder, run, length, and when it was measured."""
+    """Return what can tell twins apart: folder, run, path, length, and when it was measured."""
     path = PurePath(report.artifact)
     run = path.parts[-3] if len(path.parts) >= 3 and path.parts[-2] == "artifacts" else ""
     started = (report.started or "")[:19].replace("T", " ")
-    return path.name, run, "sustained" if report.sustained else "", started
+    return path.name, run, str(path), "sustained" if report.sustained else "", started
 
 
 def _told_apart(names: Sequence[str], marks: Sequence[Sequence[str]]) -> list[str]:

@@ -126,6 +126,15 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
             "exported",
             "accuracy",
         )
+    if report.made_by is not None and report.precision in ("int8", "mixed-int8"):
+        yield Remark(
+            "calibration untold",
+            f"{report.made_by} made it and does not say which images calibrated it: some may be "
+            "among those that were scored",
+            "accuracy",
+            of_several="their maker does not say which images calibrated them: some may be among "
+            "those that were scored",
+        )
     if report.throttled:
         yield Remark("throttled", "the processor was throttled during the run")
     if not report.steady:

@@ -296,3 +296,30 @@ def test_reports_that_have_nowhere_to_go_fail_before_the_work(
 def test_help_begins_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--help"]) == 0
     assert "musgd bench --threads 1" in capsys.readouterr().out
+
+
+def test_a_model_that_has_no_engine_leaves_the_others(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("board.engine").write_bytes(b"from elsewhere")
+    assert main(["bench", "board.engine", "r", "--json", *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["reports"]) == 1
+    assert "error: musgd runs no TensorRT engine yet, such as board.engine" in captured.err
+
+
+def test_exports_of_one_name_keep_their_reports_apart(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ncnn")
+    for name in ("small", "large"):
+        tiny.make_ncnn(Path(name))
+        Path(name, "artifact.json").unlink()
+        Path(name, "metadata.yaml").write_text(
+            "names: {0: red, 1: green, 2: blue}\nimgsz: [64, 64]\n"
+        )
+    assert main(["bench", "small", "large", *QUICK]) == 0
+    assert len(list(Path("runs/small/bench").glob("small-1t-*.json"))) == 1
+    assert len(list(Path("runs/large/bench").glob("large-1t-*.json"))) == 1
+    rows = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(row.startswith("ncnn fp32 (small/") for row in rows)
