@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -219,6 +220,22 @@ def artifact_folders(path: Path) -> list[Path]:
         return [path]
     found = [*path.glob(f"*/{ARTIFACT_FILE}"), *path.glob(f"artifacts/*/{ARTIFACT_FILE}")]
     return sorted(file.parent for file in _visible(found))
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """Return the run that an artifact's folder lies in, if it lies in one.
+
+    A folder called ``artifacts`` is not enough, for anyone may have one: it belongs to a run with a
+    plan, or to one of bare weights below ``runs``.
+    """
+    place = Path(os.path.normpath(folder.absolute())).parent
+    if place.name != "artifacts":
+        return None
+    # As it was given, where that names it: the path is shown, and told in reports.
+    given = folder.parent.parent
+    near = given if Path(os.path.normpath(given.absolute())) == place.parent else place.parent
+    run = RunFolder(near)
+    return run if run.plan_file.is_file() or place.parent.parent.name == RUNS.name else None
 
 
 def _visible(files: Iterable[Path]) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from musgd_cli.runs import (
     free_name,
     newest_finished,
     read_artifact,
+    run_of,
 )
 from musgd_cli.storage import write_record
 
@@ -176,3 +177,25 @@ def test_what_is_no_artifact_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text('{"schema": "1.0"}')
     with pytest.raises(UsageError, match="holds no Artifact"):
         read_artifact(tmp_path)
+
+
+@pytest.mark.parametrize("given", ["runs/a/artifacts/x", "artifacts/x", "x", "."])
+def test_the_run_of_an_artifact_however_its_folder_is_named(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tmp_path / "runs/a/artifacts/x"
+    artifact.mkdir(parents=True)
+    monkeypatch.chdir(artifact.parents[len(Path(given).parts) - 1] if given != "." else artifact)
+    run = run_of(Path(given))
+    assert run is not None
+    assert run.path.resolve() == tmp_path / "runs/a"
+
+
+def test_a_folder_called_artifacts_is_no_run_by_that_alone(tmp_path: Path) -> None:
+    artifact = tmp_path / "stick/artifacts/x"
+    artifact.mkdir(parents=True)
+    assert run_of(artifact) is None
+    (tmp_path / "stick/plan.json").write_text("{}")
+    run = run_of(artifact)
+    assert run is not None
+    assert run.path == tmp_path / "stick"

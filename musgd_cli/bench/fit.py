@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from musgd_cli.bench.figures import frames_a_second
-from musgd_cli.bench.interval import expected_p50, is_stable
+from musgd_cli.bench.interval import is_stable, prediction_interval
 from musgd_cli.bench.measurement import device_of
 from musgd_cli.bench.roofline import Line
 from musgd_cli.bench.search import Trial, best, by_preference, step_larger, to_measure
@@ -278,7 +278,7 @@ class Speed:
         there the figure itself is counted, and it is told that it is unstable.
         """
         fps, rates = report.fps_end_to_end, frames_a_second(report)
-        interval = expected_p50(fps, rates)
+        interval = prediction_interval(fps, rates)
         stable = None if interval is None else is_stable(fps, interval)
         counted = interval[0] if interval is not None and stable else fps
         return cls(fps, interval, stable, counted)

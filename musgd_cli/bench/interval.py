@@ -10,7 +10,7 @@ FEWEST_REPEATS = 3
 """Two have a spread too, but one that says next to nothing: t is 12.7 for them."""
 
 STABLE_WIDTH = 0.10
-"""Of the median: a wider interval is called unstable."""
+"""Of the figure: a wider interval is called unstable."""
 
 # Student's t, two-sided 95 %, for 2, 3, … degrees of freedom; beyond the table its limit for many
 # is near enough.
@@ -23,30 +23,30 @@ def t95(degrees: int) -> float:
     return _T95[degrees - 2] if degrees - 2 < len(_T95) else _T95_MANY
 
 
-def expected_p50(p50_ms: float, repeats_ms: Sequence[float]) -> tuple[float, float] | None:
-    """Return where the p50 of another such run is expected, 19 times of 20.
+def prediction_interval(value: float, repeats: Sequence[float]) -> tuple[float, float] | None:
+    """Return where a figure of another such run is expected, 19 times of 20.
 
-    A prediction interval: the other run consists of as many repeats, whose medians spread as these
-    do, so that the difference of the two has twice the variance of one (Hahn and Meeker,
-    Statistical Intervals, 4.8); on the logarithm, for what slows a run down multiplies its times. A
-    single process tells too little: its frames follow each other, and what moves them all, where
-    its memory came to lie and how busy the machine is, does not show in them.
+    The other run consists of as many repeats, which spread as these do, so that the difference of
+    the two has twice the variance of one (Hahn and Meeker, Statistical Intervals, 4.8); on the
+    logarithm, for what slows a run down multiplies its times. A single process tells too little:
+    its frames follow each other, and what moves them all, where its memory came to lie and how busy
+    the machine is, does not show in them.
 
     Args:
-        p50_ms: Of all samples.
-        repeats_ms: The median of each repeat.
+        value: Of the whole run, above 0.
+        repeats: The same figure of each repeat.
 
     Returns:
         ``None`` with fewer than :data:`FEWEST_REPEATS`.
     """
-    n = len(repeats_ms)
+    n = len(repeats)
     if n < FEWEST_REPEATS:
         return None
-    factor = exp(t95(n - 1) * stdev(map(log, repeats_ms)) * sqrt(2 / n))
-    return p50_ms / factor, p50_ms * factor
+    factor = exp(t95(n - 1) * stdev(map(log, repeats)) * sqrt(2 / n))
+    return value / factor, value * factor
 
 
-def is_stable(p50_ms: float, interval_ms: tuple[float, float]) -> bool:
-    """Tell whether an interval is at most :data:`STABLE_WIDTH` of the median wide."""
-    low, high = interval_ms
-    return high - low <= STABLE_WIDTH * p50_ms
+def is_stable(value: float, interval: tuple[float, float]) -> bool:
+    """Tell whether an interval is at most :data:`STABLE_WIDTH` of the figure wide."""
+    low, high = interval
+    return high - low <= STABLE_WIDTH * value

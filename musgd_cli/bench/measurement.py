@@ -14,7 +14,7 @@ from typing import Any
 from musgd_cli import __version__
 from musgd_cli.bench import process
 from musgd_cli.bench.clock import FEWEST_FRAMES, latency
-from musgd_cli.bench.interval import expected_p50, is_stable
+from musgd_cli.bench.interval import is_stable, prediction_interval
 from musgd_cli.bench.messages import Accuracy, ScoringTask, Timing, TimingTask
 from musgd_cli.bench.process import OnProgress, Progress
 from musgd_cli.bench.selection import require_same_classes
@@ -230,7 +230,7 @@ class Measurement:
         seconds = sum(timing.seconds for timing in timings)
         figures = latency(samples)
         medians = [median(timing.infer_ms) for timing in timings]
-        interval = expected_p50(figures.p50, medians)
+        interval = prediction_interval(figures.p50, medians)
         first = timings[0]
         memory = [t.peak_memory_mb for t in timings if t.peak_memory_mb is not None]
         cpu_s = sum(timing.cpu_s for timing in timings)

@@ -18,6 +18,7 @@ from musgd_cli.runs import (
     artifact_folders,
     newest_finished,
     read_artifact,
+    run_of,
 )
 
 _WEIGHTS = frozenset({".pt", ".pth"})
@@ -109,18 +110,12 @@ def parent_of(subject: Subject, others: Sequence[Subject]) -> Subject | None:
     for other in others:
         if other.artifact.sha256 == wanted:
             return other
-    for folder in artifact_folders(subject.folder.parent):
+    for folder in artifact_folders(subject.folder.absolute().parent):
         with contextlib.suppress(UsageError):
             artifact = read_artifact(folder)
             if artifact.sha256 == wanted:
                 return Subject(folder, artifact)
     return None
-
-
-def run_of(folder: Path) -> RunFolder | None:
-    """Return the run that an artifact lies in, if it lies in one."""
-    place = folder.absolute().parent
-    return RunFolder(folder.parent.parent) if place.name == "artifacts" else None
 
 
 def data_of(subject: Subject) -> str | None:

@@ -141,7 +141,7 @@ def measure_all(
             idle=meters.at_rest(device),
             accuracy=accuracy,
             parent=parent,
-            why_no_power=why_none(device=device),
+            why_no_power=_why_no_power(device),
         )
         kept = None
         if keep:
@@ -238,6 +238,12 @@ class _Scorer:
 
 def _bound(on_progress: OnProgress, subject: Subject) -> Callable[[Progress], None]:
     return lambda progress: on_progress(subject, progress)
+
+
+def _why_no_power(device: Device) -> str:
+    """Say why no meter measured work on ``device``."""
+    unused = best_meter(device=device)
+    return why_none(device=device) if unused is None else f"{unused.source} was not to be used"
 
 
 def _check_data(path: str, of_run: Subject | None) -> None:

@@ -22,7 +22,7 @@ from pathlib import PurePath
 from typing import Literal, cast
 
 from musgd_cli.bench.figures import Figure, find
-from musgd_cli.bench.interval import expected_p50
+from musgd_cli.bench.interval import prediction_interval
 from musgd_cli.errors import UsageError
 from musgd_cli.records import BenchReport, Broken, Comparison
 
@@ -210,7 +210,7 @@ def _held(threshold: Threshold, report: BenchReport, comparison: Comparison | No
     if figure.kind == "power" and report.power_kind == "estimated":
         return "an estimate of power passes no threshold"
     if not threshold.needs_baseline:
-        return _Held(value, expected_p50(value, figure.by_repeat(report)))
+        return _Held(value, prediction_interval(value, figure.by_repeat(report)))
     return _held_to_baseline(threshold, comparison)
 
 

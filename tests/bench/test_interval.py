@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musgd_cli.bench.interval import expected_p50, is_stable, t95
+from musgd_cli.bench.interval import prediction_interval, is_stable, t95
 
 
 @pytest.mark.parametrize("repeats", [3, 5, 10])
@@ -14,23 +14,23 @@ def test_it_holds_the_next_median_19_times_of_20(repeats: int) -> None:
     medians = 30 * np.exp(rng.normal(0, 0.03, size=(4000, 2, repeats)))
     held = 0
     for first, second in medians:
-        interval = expected_p50(float(np.exp(np.log(first).mean())), first.tolist())
+        interval = prediction_interval(float(np.exp(np.log(first).mean())), first.tolist())
         assert interval is not None
         held += interval[0] <= np.exp(np.log(second).mean()) <= interval[1]
     assert held / len(medians) == pytest.approx(0.95, abs=0.012)
 
 
 def test_two_repeats_promise_nothing() -> None:
-    assert expected_p50(30.0, [30.0]) is None
-    assert expected_p50(30.0, [30.0, 30.1]) is None
+    assert prediction_interval(30.0, [30.0]) is None
+    assert prediction_interval(30.0, [30.0, 30.1]) is None
 
 
 def test_repeats_that_agree_leave_no_room() -> None:
-    assert expected_p50(30.0, [30.0] * 5) == pytest.approx((30.0, 30.0))
+    assert prediction_interval(30.0, [30.0] * 5) == pytest.approx((30.0, 30.0))
 
 
 def test_it_is_positive_however_wild_the_repeats() -> None:
-    interval = expected_p50(30.0, [3.0, 30.0, 300.0])
+    interval = prediction_interval(30.0, [3.0, 30.0, 300.0])
     assert interval is not None
     assert 0 < interval[0] < 30 < interval[1]
 
