@@ -47,7 +47,9 @@ def _schema_version(text: str) -> tuple[int, int]:
 class Frozen(BaseModel):
     """A part of a record: immutable, and strict unless a newer version wrote it."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="allow", populate_by_name=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="after")
     def _refuse_unknown_fields(self, info: ValidationInfo) -> Self:
@@ -888,6 +890,15 @@ class BenchReport(Record):
     gate: Verdict | None = None
     """What was found when it was exported; ``None``: it was not held against its parent."""
     versions: Mapping[str, str] = Field(default_factory=dict)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other processes used a quarter of a core and more meanwhile.
+
+        An idle desktop or the bench's own watching takes less than that, which the repeats' spread
+        tells; with more, another program was at work, and may be in all repeats alike.
+        """
+        return (self.cores_used_by_others or 0.0) >= 0.25
 
 
 # ------------------------------------------------------------------------------------ Comparison

@@ -23,8 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from musgd_cli.errors import UsageError
-from musgd_cli.records import Artifact, EpochLog, Plan, StepLog, TrainResult
-from musgd_cli.storage import read_record, write_failed
+from musgd_cli.records import (
+    Artifact,
+    BenchReport,
+    BenchReports,
+    EpochLog,
+    Plan,
+    StepLog,
+    TrainResult,
+)
+from musgd_cli.storage import read_json, read_record, write_failed
 
 RUNS = Path("runs")
 """Where runs live, relative to the folder musgd is called in."""
@@ -250,3 +258,18 @@ def read_artifact(folder: Path) -> Artifact:
         UsageError: There is none, or it is not an artifact's.
     """
     return read_record(folder / ARTIFACT_FILE, Artifact)
+
+
+def read_reports(path: Path) -> tuple[BenchReport, ...]:
+    """Read one bench report, as a run keeps it, or what ``musgd bench --json`` printed.
+
+    Raises:
+        UsageError: The file is missing or holds neither.
+    """
+    data = read_json(path)
+    if isinstance(data, dict) and "reports" in data:
+        reports = read_record(path, BenchReports).reports
+        if not reports:
+            raise UsageError(f"{path} holds no report", "musgd bench --json > reports.json")
+        return reports
+    return (read_record(path, BenchReport),)

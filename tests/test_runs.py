@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from invented_reports import parent, report
 
 from musgd_cli.errors import MusgdError, UsageError
-from musgd_cli.records import Plan, StepLog, TrainResult
+from musgd_cli.records import BenchReports, Plan, StepLog, TrainResult
 from musgd_cli.runs import (
     RunFolder,
     artifact_folders,
@@ -17,6 +19,7 @@ from musgd_cli.runs import (
     free_name,
     newest_finished,
     read_artifact,
+    read_reports,
     run_of,
 )
 from musgd_cli.storage import write_record
@@ -199,3 +202,48 @@ def test_a_folder_called_artifacts_is_no_run_by_that_alone(tmp_path: Path) -> No
     run = run_of(artifact)
     assert run is not None
     assert run.path == tmp_path / "stick"
+
+
+# ---------------------------------------------------------------------------------- bench reports
+
+
+def test_a_file_of_reports_is_one_or_what_json_printed(tmp_path: Path) -> None:
+    one, many = tmp_path / "one.json", tmp_path / "many.json"
+    one.write_text(report().model_dump_json())
+    many.write_text(BenchReports(reports=(report(), parent())).model_dump_json())
+    assert read_reports(one) == (report(),)
+    assert read_reports(many) == (report(), parent())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no BenchReport"),
+        ('{"artifact": "a"}', "holds no BenchReport: artifact_sha256"),
+        ('{"reports": 3}', "holds no BenchReports: reports"),
+        ('{"reports": []}', "holds no report"),
+        ('{"reports": [{}]}', r"holds no BenchReports: reports\.0"),
+        ('{"schema": "9.0"}', "holds no BenchReport"),
+    ],
+)
+def test_what_holds_no_report_is_told_in_words(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UsageError, match=rf"a\.json {words}"):
+        read_reports(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_report_with_a_figure_that_is_no_number_is_refused(tmp_path: Path, number: str) -> None:
+    data = report().model_dump_json().replace('"p50":70.12', f'"p50":{number}', 1)
+    (tmp_path / "a.json").write_text(data)
+    with pytest.raises(UsageError, match=r"a\.json holds no BenchReport: latency_ms\.p50"):
+        read_reports(tmp_path / "a.json")
+
+
+def test_reports_of_a_newer_version_are_read(tmp_path: Path) -> None:
+    data = json.loads(BenchReports(reports=(report(),)).model_dump_json())
+    data["schema"] = data["reports"][0]["schema"] = "1.99"
+    data["reports"][0]["news"] = 1
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    assert len(read_reports(tmp_path / "a.json")) == 1

@@ -20,13 +20,11 @@ from musgd_cli.errors import UsageError
 from musgd_cli.records import (
     Artifact,
     BenchReport,
-    BenchReports,
     Change,
     Comparison,
     Difference,
     Host,
 )
-from musgd_cli.storage import read_json, read_record
 
 RAM_TOLERANCE = 0.05
 """Kernels of one board keep more or less memory to themselves."""
@@ -36,24 +34,6 @@ CLOCK_TOLERANCE = 0.05
 
 LENGTH_TOLERANCE = 0.2
 """A slow model's fewest frames take longer than was asked for."""
-
-BUSY_CORES = 0.1
-"""CPU seconds a second of all else on the machine; with more it is told."""
-
-
-def read_baseline(path: Path) -> tuple[BenchReport, ...]:
-    """Read one report, or what ``musgd bench --json`` printed.
-
-    Raises:
-        UsageError: The file is missing or holds neither.
-    """
-    data = read_json(path)
-    if isinstance(data, dict) and "reports" in data:
-        reports = read_record(path, BenchReports).reports
-        if not reports:
-            raise UsageError(f"{path} holds no report", "musgd bench --json > baseline.json")
-        return reports
-    return (read_record(path, BenchReport),)
 
 
 # -------------------------------------------------------------------------------------- refusals
@@ -191,7 +171,7 @@ def compare(
 
     Args:
         reports: At least one, all of one bench.
-        baseline: What :func:`read_baseline` returned.
+        baseline: What ``runs.read_reports`` returned.
 
     Returns:
         One a report, in their order; one without a counterpart says so.
@@ -397,5 +377,5 @@ def _notes(report: BenchReport, other: BenchReport) -> Iterator[str]:
             yield f"the p50 was unstable {name}"
         if not one.steady:
             yield f"latency had not settled before it was timed {name}"
-        if (one.cores_used_by_others or 0) > BUSY_CORES:
+        if one.is_disturbed:
             yield f"other programs used {one.cores_used_by_others:.1f} cores {name}"

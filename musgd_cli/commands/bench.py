@@ -97,7 +97,7 @@ def bench(
     from rich.text import Text
 
     from musgd_cli.bench import choose, measure_all
-    from musgd_cli.bench.comparison import compare, read_baseline, require_comparable
+    from musgd_cli.bench.comparison import compare, require_comparable
     from musgd_cli.bench.thresholds import broken, parse_threshold, require_baseline
     from musgd_cli.commands.planning import bench_settings, thread_counts
     from musgd_cli.console import Terminal, print_error
@@ -107,6 +107,7 @@ def bench(
     from musgd_cli.records import BenchReport, BenchReports, Broken
     from musgd_cli.report.terminal.bench import bench_table
     from musgd_cli.report.terminal.comparison import comparison_table
+    from musgd_cli.runs import read_reports
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     counts = thread_counts(threads)
@@ -125,7 +126,7 @@ def bench(
     thresholds = [parse_threshold(text) for text in fail_if or ()]
     require_baseline(thresholds, given=against is not None)
     subjects = choose(paths or (), failures.append)
-    baseline = () if against is None else read_baseline(against)
+    baseline = () if against is None else read_reports(against)
     if baseline:
         require_comparable(
             detect(),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,12 +14,11 @@ from made_reports import HOST, METERED, report
 from musgd_cli.bench.comparison import (
     compare,
     ratio_interval,
-    read_baseline,
     require_comparable,
 )
 from musgd_cli.bench.figures import find
 from musgd_cli.errors import UsageError
-from musgd_cli.records import Artifact, BenchReport, BenchReports, Change, Comparison
+from musgd_cli.records import Artifact, BenchReport, Change, Comparison
 
 STEADY = (20.0, 20.2, 19.8, 20.1, 19.9)
 
@@ -283,31 +280,3 @@ def test_what_else_was_not_the_same_is_told(changed: dict[str, Any], note: str) 
 
 def test_two_reports_alike_have_nothing_to_note() -> None:
     assert comparison(report(), report()).notes == ()
-
-
-# ------------------------------------------------------------------------------------ the baseline
-
-
-def test_a_baseline_is_one_report_or_what_json_printed(tmp_path: Path) -> None:
-    one, many = tmp_path / "one.json", tmp_path / "many.json"
-    one.write_text(report().model_dump_json())
-    many.write_text(BenchReports(reports=(report(), report(threads=1))).model_dump_json())
-    assert read_baseline(one) == (report(),)
-    assert [r.threads for r in read_baseline(many)] == [4, 1]
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"reports": []}', '{"artifact": "a"}', '{"reports": 3}']
-)
-def test_what_is_no_baseline(text: str, tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(UsageError):
-        read_baseline(tmp_path / "a.json")
-
-
-def test_a_baseline_of_a_newer_version_is_read(tmp_path: Path) -> None:
-    data = json.loads(BenchReports(reports=(report(),)).model_dump_json())
-    data["schema"] = data["reports"][0]["schema"] = "1.99"
-    data["reports"][0]["news"] = 1
-    (tmp_path / "a.json").write_text(json.dumps(data))
-    assert len(read_baseline(tmp_path / "a.json")) == 1
