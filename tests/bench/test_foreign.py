@@ -194,18 +194,57 @@ def test_the_producer_of_an_onnx_file_is_named(tmp_path: Path) -> None:
 
 
 def test_final_boxes_are_told_by_their_six_columns(tmp_path: Path) -> None:
-    def change(model: object) -> None:
-        for dim, side in zip(
-            model.graph.output[0].type.tensor_type.shape.dim, (1, 300, 6), strict=True
-        ):
-            dim.dim_value = side
-
-    file = onnx_with(tmp_path, change)
+    file = onnx_with(tmp_path, gives(1, 300, 6))
     # They do not tell how many classes there are.
     assert "metadata.yaml" in refused(file, "tells the classes")
     note(tmp_path, names=list(tiny.NAMES))
     artifact = foreign.read(file).artifact
     assert (artifact.nms_free, artifact.names) == (True, tiny.NAMES)
+
+
+def gives(*shape: int | None) -> Callable[[object], None]:
+    """Return a change of the ONNX: what it says that it gives."""
+
+    def change(model: object) -> None:
+        from onnx import TensorProto, helper
+
+        value = helper.make_tensor_value_info("output0", TensorProto.FLOAT, shape)
+        model.graph.output[0].CopyFrom(value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        (25200, "as YOLOv5 and YOLOX do"),  # YOLOv5 at 640 px
+        (8400, "as YOLOv5 and YOLOX do"),  # YOLOX at 640 px
+        (252, "as YOLOv5 and YOLOX do"),  # at 64 px, which this one takes
+        (84, "as YOLOv5 and YOLOX do"),
+        (None, "nothing tells which"),
+    ],
+)
+def test_candidates_of_one_class_are_no_final_boxes(
+    rows: int | None, match: str, tmp_path: Path
+) -> None:
+    # Box, objectness and class are six numbers too.
+    file = onnx_with(tmp_path, gives(1, rows, 6))
+    note(tmp_path, names={0: "person"})
+    refused(file, match)
+
+
+@pytest.mark.parametrize("notes", [{"end2end": True}, {"args": {"nms": True}}])
+def test_final_boxes_are_told_by_a_note(notes: dict[str, object], tmp_path: Path) -> None:
+    file = onnx_with(tmp_path, gives(1, None, 6))
+    note(tmp_path, names={0: "person"}, **notes)
+    assert foreign.read(file).artifact.nms_free
+
+
+def test_more_classes_than_any_detector_has(tmp_path: Path) -> None:
+    refused(onnx_with(tmp_path / "rows", gives(1, 2**40, 2**41)), "has 1099511627772 classes")
+    file = onnx_with(tmp_path / "names", gives(1, None, None))
+    note(tmp_path / "names", names=list(range(100_000)))
+    refused(file, "has 100000 classes")
 
 
 def test_stored_tensors_that_are_listed_as_inputs(tmp_path: Path, x: np.ndarray) -> None:
@@ -499,7 +538,7 @@ def test_integers_without_a_scale_say_nothing(tmp_path: Path) -> None:
     output = model.operation("RESHAPE", [image, shape], (1, 6, 2048), "int8", scale=0)
     (tmp_path / "model.tflite").write_bytes(model.pack([image], [output]))
     subject = foreign.read(tmp_path)
-    with pytest.raises(MusgdError, match="cannot load .* scale"):
+    with pytest.raises(MusgdError, match=r"cannot load .* scale"):
         open_engine(subject.folder, subject.artifact, threads=1)
 
 
@@ -598,6 +637,9 @@ def test_openvino_weights_that_are_cut_short(tmp_path: Path) -> None:
         ((1, 3, 32, 64), "images of 64 x 32", "imgsz=64"),
         ((1, 1, 64, 64), "not an image in three colours", "detection"),
         ((1, 3, None, None), "the size of its images", "fixed size"),
+        ((1, 3, 16, 16), "16 px; measured are 32 to 8192", "imgsz"),
+        ((1, 3, 2**40, 2**40), "1099511627776 px", "imgsz"),
+        ((1, 3, 0, 0), " 0 px", "imgsz"),
     ],
 )
 def test_images_that_are_not_made_here(
@@ -606,7 +648,7 @@ def test_images_that_are_not_made_here(
     def change(model: object) -> None:
         for dim, side in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
             dim.ClearField("dim_value")
-            if side:
+            if side is not None:
                 dim.dim_value = side
 
     assert mend in refused(onnx_with(tmp_path, change), match)
@@ -625,11 +667,8 @@ def test_images_that_are_not_made_here(
 def test_outputs_that_are_not_understood(
     shape: tuple[int | None, ...], notes: dict[str, object], match: str, tmp_path: Path
 ) -> None:
-    from onnx import TensorProto, helper
-
     def change(model: object) -> None:
-        value = helper.make_tensor_value_info("output0", TensorProto.FLOAT, list(shape))
-        model.graph.output[0].CopyFrom(value)
+        gives(*shape)(model)
         add_notes(model, notes)
 
     refused(onnx_with(tmp_path, change), match)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from musgd_cli.bench.subject import Subject
 
+WEIGHTS = frozenset({".pt", ".pth"})
+"""Files of torch's, which is not needed to run anything here."""
+
 
 def read(path: Path) -> Subject:
     """Describe a model without an ``artifact.json``. See `musgd_cli.bench.foreign.reading.read`."""

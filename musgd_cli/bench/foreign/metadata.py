@@ -67,6 +67,11 @@ class Metadata(BaseModel):
     """Of the export."""
 
     @property
+    def gives_final_boxes(self) -> bool:
+        """NMS is part of the model, or it needs none."""
+        return bool(self.end2end or self.args.get("nms"))
+
+    @property
     def exporter(self) -> str | None:
         """Who made it, with the version, and on what data its int8 was calibrated.
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from musgd_cli.bench.foreign import ncnn_file, onnx_file, openvino_file, tflite_file
+from musgd_cli.bench.foreign import WEIGHTS, ncnn_file, onnx_file, openvino_file, tflite_file
 from musgd_cli.bench.foreign.metadata import Metadata, beside, understand
 from musgd_cli.bench.foreign.model import ModelFile, Shape
 from musgd_cli.bench.subject import Subject
@@ -28,8 +28,6 @@ _FORMATS: dict[str, tuple[RuntimeName, Callable[[Path], ModelFile]]] = {
 
 _IN_WORDS = ".onnx, OpenVINO's .xml, ncnn's .param or .tflite"
 
-_WEIGHTS = frozenset({".pt", ".pth"})
-
 _TENSORRT = frozenset({".engine", ".plan", ".trt"})
 _ELSEWHERE = frozenset(
     {
@@ -38,6 +36,18 @@ _ELSEWHERE = frozenset(
     }
 )
 """Models of runtimes that musgd has no engine for, or of frameworks."""
+
+_SIDES = range(32, 8192 + 1)
+"""Sides of an image, pixels, that a detector of ours has use for."""
+
+_MOST_CLASSES = 10_000
+"""LVIS has 1203, YOLO9000 knew 9418."""
+
+_MOST_FINAL_BOXES = 1000
+"""Ultralytics exports 300 unless told otherwise; the smallest usual image has more candidates."""
+
+_STRIDES = (8, 16, 32)
+"""Of the grids on whose cells YOLOX has one candidate, and YOLOv5 three."""
 
 
 def read(path: Path) -> Subject:
@@ -113,7 +123,7 @@ def _find_in(folder: Path) -> Path:
         )
     if orphans := [file for file in files if file.suffix.lower() == ".bin"]:
         return _find(orphans[0])  # which says what it lacks
-    if weights := [file for file in files if file.suffix.lower() in _WEIGHTS]:
+    if weights := [file for file in files if file.suffix.lower() in WEIGHTS]:
         raise UsageError(
             f"{folder} holds weights, which only torch runs; a board runs what is made of them",
             f"export them first: musgd export {shlex.quote(str(weights[0]))}",
@@ -148,7 +158,7 @@ def _describe(file: Path) -> Subject:
     model = read_file(file)
     notes = understand(file, model.metadata or beside(file))
     imgsz = _imgsz(file, model, notes)
-    nms_free, names = _output(file, model, notes)
+    nms_free, names = _output(file, model, notes, imgsz)
     folder = file.parent
     artifact = Artifact(
         path=str(folder),
@@ -193,16 +203,26 @@ def _imgsz(file: Path, model: ModelFile, notes: Metadata) -> int:
             f"neither {file} nor metadata beside it tells the size of its images",
             "export it with a fixed size; or note it as imgsz: 640 in a metadata.yaml beside it",
         )
-    height, width = (side or told for side, told in zip(sides, notes.imgsz or (0, 0), strict=True))
+    height, width = (
+        told if side is None else side
+        for side, told in zip(sides, notes.imgsz or (0, 0), strict=True)
+    )
     if height != width:
         raise UsageError(
             f"{file} takes images of {width} x {height}; musgd letterboxes into a square",
             f"export it with imgsz={max(height, width)}",
         )
+    if height not in _SIDES:
+        raise UsageError(
+            f"{file} takes images of {height} px; measured are {_SIDES[0]} to {_SIDES[-1]}",
+            "export it with imgsz=640, or correct the imgsz in the metadata.yaml beside it",
+        )
     return height
 
 
-def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[str, ...]]:
+def _output(
+    file: Path, model: ModelFile, notes: Metadata, imgsz: int
+) -> tuple[bool, tuple[str, ...]]:
     """Return whether a model gives final boxes, and its classes."""
     if notes.task not in (None, "detect"):
         raise _not_a_detector(file, f"is for the task {notes.task}")
@@ -212,8 +232,12 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
     if len(shape) != 3:
         raise _not_a_detector(file, f"gives {_words(shape)}")
     _, rows, columns = shape
-    # Candidates are many more than six; six numbers make a final box.
-    nms_free = bool(notes.end2end) if columns is None else columns == 6
+    nms_free = _gives_final_boxes(rows, columns, notes, imgsz)
+    if not nms_free and columns == 6 and rows is None:
+        raise UsageError(
+            f"{file} gives {_words(shape)}: final boxes or candidates, nothing tells which",
+            "export it with a fixed size",
+        )
     if not nms_free and rows is not None and columns is not None and rows > columns:
         raise UsageError(
             f"{file} gives {_words(shape)}, a candidate a row as YOLOv5 and YOLOX do; "
@@ -221,8 +245,11 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
             "export a YOLOv8, YOLO11 or YOLO26 with Ultralytics",
         )
     names = notes.names
+    n_classes = (rows or 4) - 4 if names is None and not nms_free else len(names or ())
+    if n_classes > _MOST_CLASSES:
+        raise _not_a_detector(file, f"has {n_classes} classes")
     if names is None and not nms_free and rows is not None:
-        names = tuple(f"class{i}" for i in range(rows - 4))
+        names = tuple(f"class{i}" for i in range(n_classes))
     if names is None:
         raise UsageError(
             f"neither {file} nor metadata beside it tells the classes",
@@ -233,8 +260,21 @@ def _output(file: Path, model: ModelFile, notes: Metadata) -> tuple[bool, tuple[
     return nms_free, names
 
 
-def _not_a_detector(file: Path, what: str) -> UsageError:
+def _gives_final_boxes(rows: int | None, columns: int | None, notes: Metadata, imgsz: int) -> bool:
+    """Tell final boxes, of six numbers each, from candidates.
 
+    One-class models of YOLOv5 and YOLOX have six numbers a candidate as well, box, objectness and
+    class: where no note tells, their number does.
+    """
+    if notes.gives_final_boxes:
+        return columns in (None, 6)
+    if columns != 6 or rows is None or rows > _MOST_FINAL_BOXES:
+        return False
+    n_cells = sum((imgsz // stride) ** 2 for stride in _STRIDES)
+    return rows not in (n_cells, 3 * n_cells)
+
+
+def _not_a_detector(file: Path, what: str) -> UsageError:
     return UsageError(f"{file} {what}; what is measured is detection", "give a detection model")
 
 
