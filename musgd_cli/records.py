@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from musgd_cli.paths import stays_inside
+
 SCHEMA = "1.0"
 """The minor grows when a field is added, the major when one changes its name or meaning."""
 
@@ -554,6 +556,9 @@ class Calibration(Frozen):
     split: str
     images: tuple[str, ...]
     """File names, relative to the data set's folder."""
+    digests: tuple[str, ...] = ()
+    """What each of them holds: the first 16 hexadecimal digits of its SHA-256. Another data set may
+    name the same image otherwise."""
 
 
 Verdict = Literal["passed", "failed", "inconclusive"]
@@ -635,12 +640,18 @@ class Repair(Frozen):
     not run here, or no build was better."""
 
 
+def _inside(name: str) -> str:
+    if not stays_inside(name):
+        raise ValueError(f"{name!r} leads out of the folder")
+    return name
+
+
 class Artifact(Record):
     """A model built for one runtime, ``artifact.json`` of its folder."""
 
     path: str
     """The artifact's folder, as it was written."""
-    files: tuple[str, ...]
+    files: tuple[Annotated[str, AfterValidator(_inside)], ...]
     """The model's files, relative to the folder; the first is the one to open."""
     sha256: str
     """Over the model's files, sorted by name; ``artifact.json`` left out."""

@@ -37,6 +37,7 @@ ALWAYS_REQUIRES = ("opencv-python-headless>=4.8", "numpy>=1.22")
 LEAN_FILES = (
     "__init__.py",
     "errors.py",
+    "paths.py",
     "signals.py",
     "storage.py",
     "data/__init__.py",

@@ -67,16 +67,22 @@ def check_files(folder: Path, artifact: Model) -> None:
     """See that an artifact's model is there and is the one its record describes.
 
     Raises:
-        MusgdError: A file is missing or unreadable, or the hash differs.
+        MusgdError: A file is missing, unreadable or not in the folder, or the hash differs.
     """
     from musgd_cli.errors import MusgdError
+    from musgd_cli.paths import lies_inside
     from musgd_cli.storage import sha256_of
 
     mend = "musgd export makes it again; or copy the whole folder once more"
-    for name in artifact.files:
-        if not (folder / name).is_file():
-            raise MusgdError(f"the artifact {folder} lacks {name}", mend)
     try:
+        for name in artifact.files:
+            if not lies_inside(folder, name):
+                raise MusgdError(
+                    f"the model in {folder} names {name!r}, which leads out of the folder",
+                    "do not trust it; or, where the link is yours, put the file itself there",
+                )
+            if not (folder / name).is_file():
+                raise MusgdError(f"the artifact {folder} lacks {name}", mend)
         found = sha256_of(folder / name for name in artifact.files)
     except OSError as error:
         raise MusgdError(

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from musgd_cli.errors import MusgdError
 from musgd_cli.runtime.engine import Engine, Model
 
 PAD = 114
@@ -224,6 +225,7 @@ class Detector:
         self.scoring = scoring
         self._nms_free = artifact.nms_free
         self._letterbox = Letterbox(artifact.imgsz, scoring=scoring)
+        self._n_classes = len(artifact.names)
         self._multi_label = scoring and len(artifact.names) > 1
 
     def detect(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -249,8 +251,25 @@ class Detector:
     def decode(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn the engine's output for the last prepared image into boxes, as :meth:`detect`."""
         found = self._final(output[0]) if self._nms_free else self._raw(output[0])
+        if len(found):
+            self._require_sound(found)
         self._letterbox.placement.to_original(found[:, :4], clip=not self.scoring)
         return found
+
+    def _require_sound(self, found: NDArray[np.float32]) -> None:
+        # Kept rows alone: a row that is not finite can be one below the threshold.
+        classes = found[:, 5]
+        if not np.isfinite(found).all():
+            fault = "boxes that are not finite numbers"
+        elif classes.min() < 0 or classes.max() >= self._n_classes:
+            wrong = classes.min() if classes.min() < 0 else classes.max()
+            fault = f"class id {wrong:.0f}, where it has {self._n_classes} classes"
+        else:
+            return
+        raise MusgdError(
+            f"the model answers with {fault}: it is damaged, or its record is another's",
+            "musgd export makes it again; of another exporter's model, give its own class names",
+        )
 
     def _final(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows[rows[:, 4] > self.conf][: self.max_det]

@@ -272,7 +272,40 @@ def test_weights_outside_of_the_onnx_file_belong_to_it(tmp_path: Path, x: np.nda
     assert foreign.read(tmp_path).artifact.files == ("m.onnx", "m.data")
     np.testing.assert_allclose(answer(tmp_path, x), tiny.expected_output(x), atol=1e-5)
     (tmp_path / "m.data").unlink()
-    refused(tmp_path, r"m\.data, are not beside it", ExitCode.FAILED)
+    refused(tmp_path, r"'m\.data', are not beside it", ExitCode.FAILED)
+
+
+@pytest.mark.parametrize("location", ["../m.data", "{tmp}/m.data", "link", "", "sub/../../m.data"])
+def test_weights_outside_of_the_folder_are_refused(location: str, tmp_path: Path) -> None:
+    def change(model: object) -> None:
+        tensor = model.graph.initializer[1]
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", location.format(tmp=tmp_path)
+
+    (tmp_path / "m.data").write_bytes(bytes(tiny.boxes().nbytes))
+    file = onnx_with(tmp_path / "given", change)
+    (tmp_path / "given" / "link").symlink_to(tmp_path / "m.data")
+    refused(file, "are not in its folder", ExitCode.FAILED)
+
+
+def test_weights_that_are_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    weights = bare("openvino", tmp_path / "given").with_suffix(".bin")
+    weights.rename(tmp_path / "theirs")
+    weights.symlink_to(tmp_path / "theirs")
+    refused(tmp_path / "given", r"model\.bin' of .* leads out")
+
+
+def test_a_link_to_a_model_is_that_model(tmp_path: Path) -> None:
+    file = bare("openvino", tmp_path / "given")
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "best.xml"
+    link.symlink_to(file)
+    assert foreign.read(link) == foreign.read(file)
+    # As caches have them, named by their hash.
+    file = onnx_with(tmp_path, lambda model: None)
+    blob = file.rename(tmp_path / "6e1f")
+    (tmp_path / "links" / "m.onnx").symlink_to(blob)
+    assert "cp -L" in refused(tmp_path / "links" / "m.onnx", r"'m\.onnx' of .* leads out")
 
 
 # -------------------------------------------------------------------------------- precision

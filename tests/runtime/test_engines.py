@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import tiny_artifact as tiny
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError
 from musgd_cli.hardware.cpu import computes_bf16
 from musgd_cli.records import Artifact
-from musgd_cli.runtime import engine_class, open_engine
+from musgd_cli.runtime import check_files, engine_class, open_engine
 
 Make = Callable[..., Artifact]
 
@@ -138,6 +140,45 @@ def test_a_model_that_is_missing_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / artifact.files[-1]).unlink()
     with pytest.raises(MusgdError, match=artifact.files[-1]):
         open_engine(tmp_path, artifact, threads=1)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a bundle reads of a record, which is not checked as an `Artifact` is."""
+
+    files: tuple[str, ...]
+    sha256: str = hashlib.sha256(b"theirs").hexdigest()
+    runtime: str = "null"
+    precision: str = "fp32"
+    imgsz: int = 64
+    names: tuple[str, ...] = tiny.NAMES
+    nms_free: bool = False
+
+
+@pytest.mark.parametrize("name", ["../theirs", "sub/../../theirs", "{tmp}/theirs", "link", "dir/x"])
+def test_files_outside_of_the_folder_are_not_the_models(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    (tmp_path / "x").write_bytes(b"theirs")
+    (folder / "link").symlink_to(tmp_path / "theirs")
+    (folder / "dir").symlink_to(tmp_path)
+    with pytest.raises(MusgdError, match="leads out of the folder"):
+        check_files(folder, Described((name.format(tmp=tmp_path),)))
+
+
+def test_a_link_within_the_folder_and_one_to_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "file").write_bytes(b"theirs")
+    (folder / "link").symlink_to(Path("sub") / "file")
+    (tmp_path / "alias").symlink_to(folder)
+    check_files(tmp_path / "alias", Described(("link",)))
+
+
+def test_a_name_too_long_for_any_file(tmp_path: Path) -> None:
+    with pytest.raises(MusgdError, match="too long"):
+        check_files(tmp_path, Described(("x" * 300,)))
 
 
 def test_a_model_cut_in_half_before_it_was_hashed(make: Make, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
+from musgd_cli.paths import lies_inside
 from musgd_cli.records import FloatPrecision
 
 KIND = "ONNX"
@@ -47,10 +48,10 @@ def read(file: Path) -> ModelFile:
     except ValueError as error:
         raise damaged(file, KIND, error) from error
     for name in outside:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise damaged(file, KIND, f"its weights, {name}, are not in its folder")
+        if not lies_inside(file.parent, name):
+            raise damaged(file, KIND, f"its weights, {name!r}, are not in its folder")
         if not (file.parent / name).is_file():
-            raise damaged(file, KIND, f"its weights, {name}, are not beside it")
+            raise damaged(file, KIND, f"its weights, {name!r}, are not beside it")
     return found
 
 

@@ -11,6 +11,7 @@ from musgd_cli.bench.foreign.metadata import Metadata, beside, understand
 from musgd_cli.bench.foreign.model import ModelFile, Shape
 from musgd_cli.bench.subject import Subject
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
+from musgd_cli.paths import lies_inside
 from musgd_cli.records import Artifact, RuntimeName
 from musgd_cli.runs import ARTIFACT_FILE, read_artifact
 from musgd_cli.storage import sha256_of
@@ -65,7 +66,7 @@ def read(path: Path) -> Subject:
         MusgdError: It is damaged, or not whole.
     """
     try:
-        file = _find(path)
+        file = _followed(_find(path))
         return _of_an_artifact(file) or _describe(file)
     except OSError as error:
         raise MusgdError(
@@ -150,6 +151,14 @@ def _of_an_artifact(file: Path) -> Subject | None:
     return Subject(file.parent, artifact) if file.name in artifact.files else None
 
 
+def _followed(file: Path) -> Path:
+    """Follow a link to a model elsewhere: what belongs to it lies there."""
+    if lies_inside(file.parent, file.name):
+        return file
+    there = file.resolve()
+    return there if there.suffix.lower() == file.suffix.lower() else file
+
+
 # -------------------------------------------------------------------------------- what it is
 
 
@@ -160,9 +169,15 @@ def _describe(file: Path) -> Subject:
     imgsz = _imgsz(file, model, notes)
     nms_free, names = _output(file, model, notes, imgsz)
     folder = file.parent
+    files = tuple(str(part.relative_to(folder)) for part in model.files)
+    for name in files:
+        if not lies_inside(folder, name):
+            raise UsageError(
+                f"{name!r} of {file} leads out of its folder", "put the file itself there: cp -L"
+            )
     artifact = Artifact(
         path=str(folder),
-        files=tuple(str(part.relative_to(folder)) for part in model.files),
+        files=files,
         sha256=sha256_of(model.files),
         parent_sha256=None,
         target=TARGET,
