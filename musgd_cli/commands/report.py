@@ -40,19 +40,22 @@ def report(
 
     Reports are what musgd bench keeps in a run's bench/, or prints with --json. Those of
     several boards, models and data sets may be mixed: the page says what cannot be compared.
-    Of a run or folder the newest report of each model, board and thread count is shown.
+    Of a run or folder the newest report of each model, board, thread count and set of
+    images is shown.
     """
     from musgd_cli.console import Terminal
     from musgd_cli.records import BenchReports
-    from musgd_cli.report.reading import read_reports
+    from musgd_cli.report.reading import gather
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     for option, file, suffix in (("--html", html, ".html"), ("--png", png, ".png")):
         if file is not None:
             _require_free(option, file, suffix, force=force)
-    reading = read_reports(paths or ())
+    reading = gather(paths or ())
     if reading.left_out:
         terminal.say(f"older reports left out: {reading.left_out}; name their files to see them")
+    if reading.of_other_kinds:
+        terminal.say(f"JSON files that are no bench report left out: {reading.of_other_kinds}")
     reports = reading.reports
     if meter is not None:
         from musgd_cli.bench.afterwards import with_power

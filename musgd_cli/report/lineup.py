@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from musgd_cli.report.wording import Remark, count, remarks, runtime_name
+from musgd_cli.report.wording import (
+    Remark,
+    count,
+    data_name,
+    machine_in_words,
+    remarks,
+    runtime_name,
+)
 
 if TYPE_CHECKING:
     from musgd_cli.records import BenchReport, Host
@@ -59,22 +66,33 @@ class Entry:
 class Ground:
     """What accuracies must have in common to be compared: the images they were scored on."""
 
-    data: str
+    path: str
+    """Of the data set's file: as far as it is the same wherever it was scored."""
+    name: str
+    """What the data set is called here."""
     split: str
     n_images: int
     n_excluded: int
+    n_objects: tuple[int, int, int]
+    """Small, medium and large: sets of one name seldom have as many of each."""
 
     def __str__(self) -> str:
         left_out = f", {self.n_excluded} left out" if self.n_excluded else ""
-        return f"{self.data}, {self.split} ({count(self.n_images, 'image')}{left_out})"
+        return f"{self.name}, {self.split} ({count(self.n_images, 'image')}{left_out})"
 
 
 def ground_of(report: BenchReport) -> Ground | None:
     """Return what a report's accuracy was scored on, or ``None`` where it was not."""
     if report.data is None or report.map50_95 is None:
         return None
-    name = PurePath(report.data).name
-    return Ground(name, report.split or "", report.n_images, report.n_excluded)
+    return Ground(
+        path=report.data,
+        name=data_name(report.data),
+        split=report.split or "",
+        n_images=report.n_images,
+        n_excluded=report.n_excluded,
+        n_objects=(report.n_small, report.n_medium, report.n_large),
+    )
 
 
 class Lineup:
@@ -85,10 +103,13 @@ class Lineup:
     """
 
     def __init__(self, reports: Sequence[BenchReport]) -> None:
-        self.machines = _machines(reports)
-        """Each machine's name and what is known of it, as the first report from it says."""
-        of_report = [_name_of(self.machines, report.host) for report in reports]
+        of_report = _machine_names([report.host for report in reports])
         names = _names(reports, of_report)
+        self.machines: dict[str, list[Host]] = {}
+        """Each machine's name and what its reports say of it: its system may have been updated."""
+        for name, report in zip(of_report, reports, strict=True):
+            hosts = self.machines.setdefault(name, [])
+            hosts += [report.host] if report.host not in hosts else []
         self.entries = tuple(map(Entry, reports, names, of_report))
 
     def has_many(self, fact: Callable[[BenchReport], object]) -> bool:
@@ -99,14 +120,47 @@ class Lineup:
         """Return the entries that were measured there."""
         return [entry for entry in self.entries if entry.machine == machine]
 
+    def about_machine(self, machine: str) -> str:
+        """Return its processor, cores and system in words, each of the systems it had."""
+        return "; ".join(dict.fromkeys(map(machine_in_words, self.machines[machine])))
+
+    @cached_property
     def grounds(self) -> dict[Ground, list[Entry]]:
-        """Return the entries whose accuracy is known, by what it was scored on."""
+        """The entries whose accuracy is known, by what it was scored on.
+
+        On one machine a set is the same where its path is. Another machine keeps it elsewhere:
+        there the folder's and the file's name must agree, unless one of them has two such sets.
+        """
+        scored = [(e, ground) for e in self.entries if (ground := ground_of(e.report)) is not None]
+        paths: dict[tuple[Ground, str], set[str]] = {}
+        for entry, ground in scored:
+            paths.setdefault((_anywhere(ground), entry.machine), set()).add(ground.path)
+        ambiguous = {ground for (ground, _), known in paths.items() if len(known) > 1}
         found: dict[Ground, list[Entry]] = {}
+        for entry, ground in scored:
+            shared = _anywhere(ground)
+            found.setdefault(ground if shared in ambiguous else shared, []).append(entry)
+        return dict(zip(_named_apart(list(found)), found.values(), strict=True))
+
+    def remarks(self) -> Iterator[tuple[list[Entry], str]]:
+        """Yield what must be known of some reports, each said once with those it is true of."""
+        flagged: dict[str, list[tuple[Entry, Remark]]] = {}
         for entry in self.entries:
-            ground = ground_of(entry.report)
-            if ground is not None:
-                found.setdefault(ground, []).append(entry)
-        return found
+            for remark in entry.remarks:
+                flagged.setdefault(remark.flag, []).append((entry, remark))
+        for found in flagged.values():
+            remark = found[0][1]
+            text = remark.text if len(found) == 1 else remark.of_several or remark.text
+            yield [entry for entry, _ in found], text
+
+    def incomparable(self) -> Iterator[tuple[str, str]]:
+        """Yield which figures must not be held against each other, and why."""
+        scopes = sorted({e.report.power_scope for e in self.entries if e.report.power_scope})
+        if len(scopes) > 1:
+            yield "power", f"figures of different scopes ({', '.join(scopes)}) cannot be compared"
+        if len(self.grounds) > 1:
+            named = "; ".join(map(str, self.grounds))
+            yield "accuracy", f"scores on different images cannot be compared ({named})"
 
     def speed_up(self, entry: Entry) -> float | None:
         """Return how many times its float parent's speed, where both were timed alike."""
@@ -130,35 +184,58 @@ class Lineup:
 # ---------------------------------------------------------------------------------------- machines
 
 
-def identity(host: Host) -> tuple[object, ...]:
-    """Return what makes a machine the same one in two reports."""
-    return (
-        host.board,
-        host.model,
-        host.cpu,
-        host.cores,
-        host.ram_mb,
-        host.gpu,
-        host.os,
-        host.arch,
-        host.container,
-        host.emulated,
+_RAM_TOLERANCE = 0.05
+"""Kernels of one board, and what its GPU is given, leave more or less of it."""
+
+
+def _is_same(host: Host, other: Host) -> bool:
+    """Tell whether two reports' machines are one: its system may have been updated in between."""
+    alike = all(
+        getattr(host, fact) == getattr(other, fact)
+        for fact in ("board", "model", "cpu", "cores", "gpu", "arch", "container", "emulated")
     )
+    if host.ram_mb is None or other.ram_mb is None:
+        return alike and host.ram_mb is other.ram_mb
+    most = max(host.ram_mb, other.ram_mb)
+    return alike and abs(host.ram_mb - other.ram_mb) <= _RAM_TOLERANCE * most
 
 
-def _machines(reports: Sequence[BenchReport]) -> dict[str, Host]:
-    hosts: dict[tuple[object, ...], Host] = {}
-    for report in reports:
-        hosts.setdefault(identity(report.host), report.host)
-    named: dict[str, Host] = {}
-    for host in hosts.values():
-        number = sum(other.board == host.board for other in named.values()) + 1
-        named[host.board if number == 1 else f"{host.board} ({number})"] = host
-    return named
+def _machine_names(hosts: Sequence[Host]) -> list[str]:
+    """Name each host's machine after its board, numbered where several machines are one board."""
+    known: list[tuple[Host, str]] = []
+    names = []
+    for host in hosts:
+        name = next((name for other, name in known if _is_same(host, other)), None)
+        if name is None:
+            number = sum(other.board == host.board for other, _ in known) + 1
+            name = host.board if number == 1 else f"{host.board} ({number})"
+            known.append((host, name))
+        names.append(name)
+    return names
 
 
-def _name_of(machines: dict[str, Host], host: Host) -> str:
-    return next(name for name, known in machines.items() if identity(known) == identity(host))
+# ---------------------------------------------------------------------------------------- data sets
+
+
+def _anywhere(ground: Ground) -> Ground:
+    """Return it as another machine would know it: by its folder's and its file's name."""
+    return replace(ground, path=str(PurePath(*PurePath(ground.path).parts[-2:])))
+
+
+def _named_apart(grounds: Sequence[Ground]) -> list[Ground]:
+    kinds = [
+        (
+            str(PurePath(*PurePath(ground.path).parts[-2:])),
+            ground.path,
+            "{}, objects {}/{}/{}".format(ground.path, *ground.n_objects),
+        )
+        for ground in grounds
+    ]
+    marks = _telling_apart(list(map(str, grounds)), kinds)
+    return [
+        replace(ground, name=mark) if mark else ground
+        for ground, mark in zip(grounds, marks, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- names
@@ -180,7 +257,8 @@ def _names(reports: Sequence[BenchReport], machines: Sequence[str]) -> list[str]
         )
         for report, machine in zip(reports, machines, strict=True)
     ]
-    return _told_apart(short, list(map(_marks, reports)))
+    marks = _telling_apart(short, list(map(_marks, reports)))
+    return [f"{name} ({mark})" if mark else name for name, mark in zip(short, marks, strict=True)]
 
 
 def _marks(report: BenchReport) -> tuple[str, ...]:
@@ -191,18 +269,18 @@ def _marks(report: BenchReport) -> tuple[str, ...]:
     return path.name, run, str(path), "sustained" if report.sustained else "", started
 
 
-def _told_apart(names: Sequence[str], marks: Sequence[Sequence[str]]) -> list[str]:
-    """Add to each name that is not alone the first kind of mark that tells it from its twins."""
+def _telling_apart(names: Sequence[str], marks: Sequence[Sequence[str]]) -> list[str]:
+    """Return of each name that is not alone the first kind of mark that tells it from its twins."""
     twins: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         twins.setdefault(name, []).append(index)
-    told = list(names)
+    told = [""] * len(names)
     for alike in twins.values():
         kinds = zip(*(marks[index] for index in alike), strict=True)
         by_number = [f"no. {number}" for number in range(1, len(alike) + 1)]
         found = next((kind for kind in kinds if len(set(kind)) == len(alike)), by_number)
         for index, mark in zip(alike, found, strict=True) if len(alike) > 1 else ():
-            told[index] = f"{names[index]} ({mark})" if mark else names[index]
+            told[index] = mark
     return told
 
 

@@ -10,7 +10,7 @@ from musgd_cli.errors import UnsupportedError
 from musgd_cli.report.labels import Box, place, staircase_boxes
 from musgd_cli.report.lineup import Entry, Lineup
 from musgd_cli.report.trade_off import Point, energy_points, fronts, latency_points
-from musgd_cli.report.wording import NOT_MEASURED, machine_in_words, three_digits
+from musgd_cli.report.wording import NOT_MEASURED, three_digits
 from musgd_cli.storage import whole_file
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
 
 
 def _title(lineup: Lineup) -> str:
-    machines = [f"{name}: {machine_in_words(host)}" for name, host in lineup.machines.items()]
+    machines = [f"{name}: {lineup.about_machine(name)}" for name in lineup.machines]
     return "\n".join(["musgd bench", *machines])
 
 
 def _trade_offs(lineup: Lineup) -> list[tuple[str, list[Point], str]]:
     charts = []
-    for ground, entries in lineup.grounds().items():
+    for ground, entries in lineup.grounds.items():
         for title, points, cost in (
             ("accuracy against latency", latency_points(entries), "p50 of one inference, ms"),
             ("accuracy against energy", energy_points(entries), "energy of one frame, J"),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from musgd_cli.errors import UsageError
-from musgd_cli.records import BenchReport, BenchReports
-from musgd_cli.report.lineup import identity
-from musgd_cli.runs import RUNS
-from musgd_cli.storage import read_json, read_record
+from musgd_cli.records import BenchReport
+from musgd_cli.report.lineup import Lineup, ground_of
+from musgd_cli.runs import RUNS, RunFolder, read_reports
+from musgd_cli.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -20,30 +20,37 @@ class Reading:
 
     reports: tuple[BenchReport, ...]
     left_out: int
-    """Older ones of the same model, machine and thread count in the same folder."""
+    """Older ones of the same model, machine, thread count and images in the same folder."""
+    of_other_kinds: int
+    """JSON files in a folder that hold no report."""
 
 
-def read_reports(specs: Sequence[str], root: Path = RUNS) -> Reading:
+def gather(specs: Sequence[str], root: Path = RUNS) -> Reading:
     """Read what ``musgd bench`` kept or printed.
 
     Args:
         specs: A report, an object of reports as ``bench --json`` prints it, a run (its folder or
-            its name) or a folder of reports. Of a folder the newest report of each model, machine
-            and thread count is taken; of files all. Without any: the run that was benched last.
+            its name) or a folder of reports. Of a folder the newest report of each model, machine,
+            thread count and set of images is taken; of files all. Without any: the run that was
+            benched last.
         root: Where runs live.
 
     Raises:
         UsageError: A file is no report, or there is none in a folder.
     """
     read: list[BenchReport] = []
-    left_out = 0
+    left_out = of_other_kinds = 0
     for spec in specs or (str(_benched_last(root)),):
         path = _find(spec, root)
-        found = _of_folder(path) if path.is_dir() else list(_of_file(path))
-        newest = _newest(found) if path.is_dir() else found
-        left_out += len(found) - len(newest)
+        if path.is_dir():
+            found, others = _of_folder(path)
+            newest = _newest(found)
+            left_out += len(found) - len(newest)
+            of_other_kinds += others
+        else:
+            newest = list(read_reports(path))
         read += [report for report in newest if report not in read]
-    return Reading(tuple(read), left_out)
+    return Reading(tuple(read), left_out, of_other_kinds)
 
 
 def _benched_last(root: Path) -> Path:
@@ -62,43 +69,58 @@ def _find(spec: str, root: Path) -> Path:
             f"{spec} does not exist",
             f"runs with reports: {', '.join(known)}" if known else "musgd bench makes reports",
         )
-    return next((path for path in places if path.is_file() or _files(path)), places[0])
+    return next(
+        (path for fits in (_holds_reports, _is_run) for path in places if fits(path)), places[0]
+    )
+
+
+def _holds_reports(path: Path) -> bool:
+    return path.is_file() or any(map(_looks_like_reports, _files(path)))
+
+
+def _is_run(folder: Path) -> bool:
+    run = RunFolder(folder)
+    return run.plan_file.is_file() or run.finished or run.artifacts.is_dir()
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the reports' files of a run, or those that lie in a folder."""
-    return sorted(folder.glob("bench/*.json")) or sorted(folder.glob("*.json"))
+    """Return the files of a run's reports, or all that may be one in another folder."""
+    kept = sorted(folder.glob("bench/*.json"))
+    return kept if kept or _is_run(folder) else sorted(folder.glob("*.json"))
 
 
-def _of_folder(folder: Path) -> list[BenchReport]:
+def _of_folder(folder: Path) -> tuple[list[BenchReport], int]:
+    """Read a folder's reports, and count what else of JSON lies among them."""
     files = _files(folder)
-    if not files:
-        raise UsageError(
-            f"there is no bench report in {folder}", f"musgd bench {shlex.quote(str(folder))}"
-        )
-    return [report for file in files for report in _of_file(file)]
+    kept = [file for file in files if _looks_like_reports(file)]
+    if not kept:
+        if _is_run(folder):
+            what = f"there is no bench report of the run {folder} yet"
+        else:
+            others = f": its {len(files)} JSON files are something else" if files else ""
+            what = f"there is no bench report in {folder}{others}"
+        raise UsageError(what, f"musgd bench {shlex.quote(str(folder))}")
+    return [report for file in kept for report in read_reports(file)], len(files) - len(kept)
 
 
-def _of_file(file: Path) -> Iterable[BenchReport]:
+def _looks_like_reports(file: Path) -> bool:
+    """Tell a report, which may be damaged, from what another command wrote."""
     data = read_json(file)
-    if isinstance(data, dict) and "reports" in data:
-        reports = read_record(file, BenchReports).reports
-        if not reports:
-            raise UsageError(f"{file} holds no report", "musgd bench --json prints some")
-        return reports
-    return (read_record(file, BenchReport),)
+    return isinstance(data, dict) and ("reports" in data or "latency_ms" in data)
 
 
 def _newest(reports: Sequence[BenchReport]) -> list[BenchReport]:
-    """Keep of each model, machine and thread count the report that began last."""
+    """Keep of each model, machine, thread count and set of images the report that began last."""
     newest: dict[tuple[object, ...], BenchReport] = {}
-    for report in reports:
+    for entry in Lineup(reports).entries:
+        report = entry.report
         key = (
-            identity(report.host),
+            entry.machine,
             report.artifact_sha256,
-            Path(report.artifact).name,
+            entry.folder,
             report.threads,
             report.sustained,
+            ground_of(report),
         )
         known = newest.get(key)
         if known is None or (report.started or "") >= (known.started or ""):

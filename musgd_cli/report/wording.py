@@ -27,9 +27,6 @@ RUNTIME_NAMES = {
 SETTLED = "three medians of half a second agree to 3 %"
 """When a warm-up ends."""
 
-_BUSY_CORES = 0.25
-"""What else ran on the machine is worth a word from here on."""
-
 
 def runtime_name(report: BenchReport) -> str:
     """Return a runtime's name as its makers spell it."""
@@ -60,6 +57,22 @@ def count(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
+_ANY_NAME = ("data", "dataset")
+"""What a tool calls every data set's file."""
+
+
+def data_name(path: str) -> str:
+    """Return what a data set is called: its file's name, with its folder's where any has that."""
+    file = PurePath(path)
+    return str(PurePath(*file.parts[-2:])) if file.stem in _ANY_NAME else file.name
+
+
+def data_title(path: str) -> str:
+    """Return a data set's name as a title has it, without the file's suffix."""
+    file = PurePath(path)
+    return file.parent.name or file.stem if file.stem in _ANY_NAME else file.stem
+
+
 def machine_in_words(host: Host) -> str:
     """Return the processor, cores, system and container of a machine, as far as they are known."""
     container = host.container if host.container not in (None, "none") else None
@@ -74,7 +87,7 @@ def about_accuracy(report: BenchReport) -> str:
     """Say on which images accuracy was scored, or why it was not."""
     if report.data is None or not report.n_images:
         return f"{NOT_MEASURED}: {report.accuracy_note or 'no image was scored'}"
-    name = f"{PurePath(report.data).name}, {report.split}"
+    name = f"{data_name(report.data)}, {report.split}"
     left_out = f", {report.n_excluded} left out that calibrated a model"
     return f"{name}: {count(report.n_images, 'image')}{left_out if report.n_excluded else ''}"
 
@@ -150,7 +163,7 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
             "which is more than 10 % wide",
             of_several="the 95 % interval of p50 is more than 10 % wide",
         )
-    if (report.cores_used_by_others or 0) >= _BUSY_CORES:
+    if report.is_disturbed:
         yield Remark(
             "busy machine",
             f"other processes used {report.cores_used_by_others:.2g} cores meanwhile",

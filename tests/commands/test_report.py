@@ -136,6 +136,22 @@ def test_older_reports_of_a_run_are_left_out_and_counted(workshop, capsys):
     assert [round(r["latency_ms"]["p50"]) for r in json.loads(captured.out)["reports"]] == [140, 71]
 
 
+def test_json_of_another_kind_beside_reports_is_counted(workshop, capsys):
+    Path("host.json").write_text(NANO.model_dump_json())
+    assert main(["report", ".", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "JSON files that are no bench report left out: 1" in captured.err
+    assert len(json.loads(captured.out)["reports"]) == 1
+
+
+def test_a_run_before_its_first_bench(workshop, capsys):
+    Path("runs/barn").mkdir()
+    Path("runs/barn/plan.json").write_text("{}")
+    said = refused(capsys, "barn")
+    assert "there is no bench report of the run runs/barn yet" in said
+    assert "mend: musgd bench runs/barn" in said
+
+
 def test_a_page_takes_nothing_that_a_board_lacks(workshop):
     code = (
         "import sys; from musgd_cli.__main__ import main;"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from invented_reports import ESTIMATED, METERED, NANO, PI, null, parent, report
@@ -77,9 +78,28 @@ def test_machines_stand_in_the_order_they_come_and_twins_are_numbered():
     ]
 
 
-def test_another_set_of_runtimes_makes_no_other_machine():
-    updated = PI.model_copy(update={"runtimes": {"ncnn": "1.0.20270101"}, "python": "3.13.5"})
-    assert list(Lineup([report(), report(host=updated)]).machines) == ["pi4b"]
+@pytest.mark.parametrize(
+    ("update", "n"),
+    [
+        ({"runtimes": {"ncnn": "1.0.20270101"}, "python": "3.13.5"}, 1),
+        ({"os": "Debian GNU/Linux 13 (trixie)", "kernel": "6.12.47+rpt-rpi-v8"}, 1),
+        ({"ram_mb": 3729}, 1),  # more of it given to the GPU
+        ({"ram_mb": 1849}, 2),
+        ({"cpu": "Cortex-A76"}, 2),
+        ({"container": "docker"}, 2),
+        ({"ram_mb": None}, 2),
+    ],
+)
+def test_what_an_update_changes_makes_no_other_machine(update, n):
+    assert len(Lineup([report(), report(host=PI.model_copy(update=update))]).machines) == n
+
+
+def test_each_system_that_a_machine_had_is_told():
+    updated = PI.model_copy(update={"os": "Debian 13"})
+    lineup = Lineup([report(), report(host=updated), report(host=updated)])
+    about = lineup.about_machine("pi4b")
+    assert "Debian GNU/Linux 12 (bookworm); Cortex-A72, 4 cores, Debian 13" in about
+    assert about.count("Cortex-A72") == 2
 
 
 def test_speed_is_held_against_the_float_parent_of_the_same_machine_and_threads():
@@ -97,12 +117,50 @@ def test_of_parents_that_are_one_file_the_targets_own_counts():
 def test_scores_on_different_images_are_kept_apart():
     grounds = Lineup(
         [report(), report(n_images=60, n_excluded=12), parent(), report(data=None)]
-    ).grounds()
+    ).grounds
     assert [len(entries) for entries in grounds.values()] == [2, 1]
     assert [str(ground) for ground in grounds] == [
         "bccd.yaml, test (72 images)",
         "bccd.yaml, test (60 images, 12 left out)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        # Roboflow names every set so.
+        (
+            {"data": "/d/bccd/data.yaml"},
+            {"data": "/d/fish/data.yaml"},
+            ["bccd/data.yaml", "fish/data.yaml"],
+        ),
+        (
+            {"data": "/d/bccd/data.yaml"},
+            {"data": "/d/fish/data.yaml", "host": NANO},
+            ["bccd/data.yaml", "fish/data.yaml"],
+        ),
+        # A copy on one machine may have been changed; on another it is the way there.
+        ({"data": "/a/b/c.yaml"}, {"data": "/x/b/c.yaml"}, ["/a/b/c.yaml", "/x/b/c.yaml"]),
+        ({"data": "/a/b/c.yaml"}, {"data": "/x/b/c.yaml", "host": NANO}, ["c.yaml"]),
+        ({"data": "/a/b/c.yaml"}, {"data": "/a/e/c.yaml", "host": NANO}, ["b/c.yaml", "e/c.yaml"]),
+        # As many images, but not those.
+        (
+            {"data": "/a/b/c.yaml", "n_small": 7},
+            {"data": "/a/b/c.yaml", "n_small": 8},
+            ["b/c.yaml, objects 7/612/403", "b/c.yaml, objects 8/612/403"],
+        ),
+    ],
+)
+def test_accuracies_are_held_against_each_other_on_the_same_images_alone(one, other, told):
+    lineup = Lineup([report(**one), parent(**other)])
+    assert [ground.name for ground in lineup.grounds] == told
+    assert len(list(lineup.incomparable())) == (len(told) > 1)
+
+
+def test_a_set_that_one_machine_has_twice_is_no_other_machines():
+    two = [report(data="/a/b/c.yaml"), report(data="/x/b/c.yaml")]
+    assert len(Lineup([*two, report(data="/y/b/c.yaml", host=NANO)]).grounds) == 3
+    assert len(Lineup([*two, report(data="/x/b/c.yaml", host=NANO)]).grounds) == 2
 
 
 # ------------------------------------------------------------------------------------- trade-offs

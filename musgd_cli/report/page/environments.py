@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 def environments(lineup: Lineup) -> Element:
     """Return every machine, and of every run all that decided its figures."""
     machines = [
-        node("div", node("h3", name), _facts(_machine_facts(host)), class_="card")
-        for name, host in lineup.machines.items()
+        node("div", node("h3", name), _facts(_machine_facts(hosts)), class_="card")
+        for name, hosts in lineup.machines.items()
     ]
     runs = [
         node(
             "details",
             node("summary", node("b", entry.name), node("small", f" {entry.folder}")),
-            _facts(_run_facts(entry)),
+            _facts(_run_facts(entry, updated=len(lineup.machines[entry.machine]) > 1)),
         )
         for entry in lineup.entries
     ]
@@ -49,7 +49,15 @@ def _facts(facts: Iterable[tuple[str, str]]) -> Element:
     return node("dl", [node("div", node("dt", name), node("dd", text)) for name, text in facts])
 
 
-def _machine_facts(host: Host) -> Iterator[tuple[str, str]]:
+def _machine_facts(hosts: Sequence[Host]) -> Iterator[tuple[str, str]]:
+    """Yield each fact of a machine, with all its values where its reports differ in it."""
+    of_each = [dict(_host_facts(host)) for host in hosts]
+    for fact in dict.fromkeys(name for facts in of_each for name in facts):
+        known = dict.fromkeys(facts[fact] for facts in of_each if fact in facts)
+        yield fact, "; ".join(known)
+
+
+def _host_facts(host: Host) -> Iterator[tuple[str, str]]:
     yield "board", host.model or host.board
     yield "processor", _told(host.cpu)
     yield "cores", _told(host.cores)
@@ -57,12 +65,7 @@ def _machine_facts(host: Host) -> Iterator[tuple[str, str]]:
     yield "memory", _told(host.ram_mb, " MB")
     if host.gpu:
         yield "GPU", f"{host.gpu}{f', {host.gpu_memory_mb} MB' if host.gpu_memory_mb else ''}"
-    system = (
-        host.os,
-        host.kernel and f"Linux {host.kernel}",
-        host.jetpack and f"JetPack {host.jetpack}",
-    )
-    yield "system", ", ".join(part for part in system if part) or _told(None)
+    yield "system", _system(host)
     userland = ", ".join(t for t in (host.arch, host.bits and f"{host.bits}-bit") if t)
     yield "userland", userland or _told(None)
     yield "container", _told(host.container)
@@ -72,7 +75,16 @@ def _machine_facts(host: Host) -> Iterator[tuple[str, str]]:
     yield "power meters", ", ".join(host.power_meters) or "none found"
 
 
-def _run_facts(entry: Entry) -> Iterator[tuple[str, str]]:
+def _system(host: Host) -> str:
+    parts = (
+        host.os,
+        host.kernel and f"Linux {host.kernel}",
+        host.jetpack and f"JetPack {host.jetpack}",
+    )
+    return ", ".join(part for part in parts if part) or _told(None)
+
+
+def _run_facts(entry: Entry, *, updated: bool) -> Iterator[tuple[str, str]]:
     report = entry.report
     yield "model", report.artifact
     yield "SHA-256", report.artifact_sha256
@@ -81,6 +93,8 @@ def _run_facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "made for", report.target
     yield "gate", report.gate or "not held against its float parent"
     yield "machine", entry.machine
+    if updated:
+        yield "system", _system(report.host)
     yield "measured", _told(report.started)
     settings = "; ".join(f"{name} {value}" for name, value in report.engine.items())
     version = report.runtime_version or "version not told"

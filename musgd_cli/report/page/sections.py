@@ -43,7 +43,7 @@ _MOST_COURSES = 6
 
 def trade_offs(lineup: Lineup) -> Iterator[Element]:
     """Yield accuracy against latency and against energy, one chart for each set of images."""
-    grounds = lineup.grounds()
+    grounds = lineup.grounds
     for number, (ground, entries) in enumerate(grounds.items(), start=1):
         title = f" on {ground}" if len(grounds) > 1 else ""
         timed, metered = latency_points(entries), energy_points(entries)
@@ -246,7 +246,7 @@ def _per_machine(lineup: Lineup, say: Callable[[BenchReport], str]) -> list[str]
 
 def classes(lineup: Lineup) -> Iterator[Element]:
     """Yield the accuracy of each class by model, a table for each set of images."""
-    grounds = lineup.grounds()
+    grounds = lineup.grounds
     for number, (ground, entries) in enumerate(grounds.items(), start=1):
         models: dict[tuple[str, str], Entry] = {}
         for entry in entries:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from musgd_cli.report.lineup import Entry, Ground, Lineup, ground_of
+from musgd_cli.report.lineup import Entry, Ground, Lineup
 from musgd_cli.report.page.markup import node
 from musgd_cli.report.wording import (
-    Remark,
     about_power,
     count,
+    data_title,
     from_to,
-    machine_in_words,
     share,
     three_digits,
 )
 
 if TYPE_CHECKING:
-    from musgd_cli.records import BenchReport, Host
+    from musgd_cli.records import BenchReport
 
 _MOST_NAMED = 4
 """Reports that something is true of are named up to here, then counted: their rows tell which."""
@@ -36,7 +34,7 @@ def header(lineup: Lineup) -> Element:
         _all_of(
             (count(r.threads, "thread") for r in reports), most=3, many="several thread counts"
         ),
-        _all_of((str(g) for r in reports if (g := ground_of(r))), most=2, many="several data sets"),
+        _all_of(map(str, lineup.grounds), most=2, many="several data sets"),
         _when(reports),
     ]
     return node(
@@ -44,20 +42,20 @@ def header(lineup: Lineup) -> Element:
         node("p", "musgd bench", class_="eyebrow"),
         node("h1", title(lineup)),
         node("p", " · ".join(fact for fact in facts if fact), class_="facts"),
-        node("p", [_machine_line(name, host) for name, host in lineup.machines.items()]),
+        node("p", [_machine_line(name, lineup.about_machine(name)) for name in lineup.machines]),
     )
 
 
 def title(lineup: Lineup) -> str:
     """Return what the page is about: data sets, then machines."""
-    data = [PurePath(e.report.data).stem for e in lineup.entries if e.report.data]
+    data = [data_title(e.report.data) for e in lineup.entries if e.report.data]
     machines = _all_of(lineup.machines, most=3, many=f"{len(lineup.machines)} machines")
     subject = _all_of(data, most=2, many="several data sets") or "Speed"
     return f"{subject} on {machines}"
 
 
-def _machine_line(name: str, host: Host) -> Element:
-    return node("span", node("b", name), " ", machine_in_words(host), class_="machine")
+def _machine_line(name: str, about: str) -> Element:
+    return node("span", node("b", name), " ", about, class_="machine")
 
 
 def _all_of(texts: Iterable[str], *, most: int, many: str) -> str:
@@ -86,7 +84,7 @@ def _day(text: str) -> str:
 def highlights(lineup: Lineup) -> Element | None:
     """Return the few figures that most readers come for, each with what qualifies it."""
     cards = [card for machine in lineup.machines for card in _fastest(lineup, machine)]
-    cards += [card for ground in lineup.grounds().items() for card in _most_accurate(*ground)]
+    cards += [card for ground in lineup.grounds.items() for card in _most_accurate(*ground)]
     cards += _least_energy(lineup)
     return node("div", cards, class_="cards") if len(lineup.entries) > 1 and cards else None
 
@@ -157,24 +155,11 @@ def _card(what: str, figure: str, unit: str, entry: Entry, notes: Sequence[str])
 
 def warnings(lineup: Lineup) -> Element | None:
     """Return what could mislead, each said once with the reports that it is true of."""
-    flagged: dict[str, list[tuple[Entry, Remark]]] = {}
-    for entry in lineup.entries:
-        for remark in entry.remarks:
-            flagged.setdefault(remark.flag, []).append((entry, remark))
     said = [
-        (
-            _which([entry.name for entry, _ in found], len(lineup.entries)),
-            found[0][1].text if len(found) == 1 else found[0][1].of_several or found[0][1].text,
-        )
-        for found in flagged.values()
+        (_which([entry.name for entry in entries], len(lineup.entries)), text)
+        for entries, text in lineup.remarks()
     ]
-    scopes = {e.report.power_scope for e in lineup.entries if e.report.power_scope}
-    if len(scopes) > 1:
-        seen = ", ".join(sorted(scopes))
-        said.append(("power", f"figures of different scopes ({seen}) cannot be compared"))
-    if len(lineup.grounds()) > 1:
-        named = "; ".join(map(str, lineup.grounds()))
-        said.append(("accuracy", f"scores on different images cannot be compared ({named})"))
+    said += lineup.incomparable()
     if not said:
         return None
     items = [node("li", node("b", names), f": {text}") for names, text in said]

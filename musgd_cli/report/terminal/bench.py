@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 _ENDLESS = 10_000
 
-_WARNED_EACH = 2
-"""Of more rows with one and the same flaw only their names are told."""
-
 _STAGES_SHOWN = 12
 """Rows of a sustained run, however long it was."""
 
@@ -355,18 +352,12 @@ def _best_threads(lineup: Lineup) -> Iterator[str]:
 
 
 def _warnings(lineup: Lineup) -> Iterator[str]:
-    if all(entry.report.host.emulated for entry in lineup.entries):
-        yield "emulated machine: no speed is shown, for it would not be the board's"
-    flagged: dict[str, list[tuple[Entry, str]]] = {}
-    for entry in lineup.entries:
-        for remark in entry.remarks:
-            flagged.setdefault(remark.flag, []).append((entry, remark.text))
-    flagged.pop(EMULATED, None)
-    for flag, rows in flagged.items():
-        if len(rows) <= _WARNED_EACH:
-            yield from (f"{entry.name}: {text}" for entry, text in rows)
-        else:
-            yield f"{flag}: {'; '.join(entry.name for entry, _ in rows)}"
+    for entries, text in lineup.remarks():
+        of = len(lineup.entries)
+        who = f"all {of} rows" if len(entries) == of > 2 else "; ".join(e.name for e in entries)
+        yield f"{who}: {text}"
+    for figures, text in lineup.incomparable():
+        yield f"{figures}: {text}"
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -214,9 +214,25 @@ def test_an_interval_is_told_and_a_wide_one_is_called_unstable() -> None:
 
 
 def test_one_flaw_of_many_rows_is_one_line() -> None:
-    rows = [report(steady=False, threads=threads) for threads in (1, 2, 3, 4)]
-    (line,) = [line for line in printed(*rows).splitlines() if line.startswith("not settled")]
+    flawed = [report(steady=False, warmup_s=n, threads=n) for n in (1, 2, 3, 4)]
+    (line,) = [line for line in printed(*flawed).splitlines() if "not settled when" in line]
+    assert line.strip() == "all 4 rows: latency had not settled when the warm-up ended"
+    (line,) = [
+        line
+        for line in printed(*flawed, report(threads=5)).splitlines()
+        if "not settled when" in line
+    ]
     assert line.count("ONNX Runtime fp32, ") == 4
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    text = printed(
+        report(data="/d/a/data.yaml", **METERED),
+        report(**INT8 | METERED | {"data": "/d/b/data.yaml", "power_scope": "package"}),
+    )
+    assert "accuracy: scores on different images cannot be compared (a/data.yaml" in text
+    assert "power: figures of different scopes (board, package) cannot be compared" in text
+    assert "cannot be compared" not in printed(report(), report(**INT8))
 
 
 def test_the_best_thread_count_is_named() -> None:
