@@ -27,7 +27,9 @@ class NcnnEngine:
         # On by default, on ARM: an fp32 artifact would run in fp16.
         half = artifact.precision == "fp16"
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
-        options.use_bf16_packed = options.use_bf16_storage = artifact.precision == "bf16"
+        options.use_bf16_storage = artifact.precision == "bf16"
+        if hasattr(options, "use_bf16_packed"):  # an option of its own only of late
+            options.use_bf16_packed = options.use_bf16_storage
         options.use_int8_inference = artifact.precision in ("int8", "mixed-int8")
         if artifact.precision == "int8" and "vnni" in (read_cpu(Tree()).features or ()):
             # Its products in int8 beat Winograd's fewer ones in int16, by 5 % of YOLO26n's time at

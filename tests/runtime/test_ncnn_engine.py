@@ -56,6 +56,14 @@ def test_a_float_model_keeps_winograd(tmp_path: Path) -> None:
     assert engine.settings["int8_inference"] == "false"
 
 
+def test_an_ncnn_without_the_later_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 1.0.20240410, which the extra allows, knows no such option and refuses to have it set.
+    ncnn = pytest.importorskip("ncnn")
+    monkeypatch.delattr(ncnn.Option, "use_bf16_packed", raising=False)
+    engine = open_engine(tmp_path, tiny.make_ncnn(tmp_path), threads=1)
+    assert engine.settings["bf16_storage"] == "false"
+
+
 def test_ncnn_says_nothing_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     make(tmp_path, np.ones((16, 3, 3, 3), np.float32))
     param, weights = (tmp_path / name for name in ncnn_files.FILES)
