@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
+from posixpath import normpath
 from typing import TYPE_CHECKING
 
 from musgd_cli.report.wording import (
@@ -86,7 +87,7 @@ def ground_of(report: BenchReport) -> Ground | None:
     if report.data is None or report.map50_95 is None:
         return None
     return Ground(
-        path=report.data,
+        path=normpath(report.data),
         name=data_name(report.data),
         split=report.split or "",
         n_images=report.n_images,

@@ -6,29 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musgd_cli.errors import UnsupportedError
+from musgd_cli.errors import UnsupportedError, UsageError
 from musgd_cli.report.labels import Box, place, staircase_boxes
 from musgd_cli.report.lineup import Entry, Lineup
+from musgd_cli.report.look import CORNERS, color_of, is_wide
 from musgd_cli.report.trade_off import Point, energy_points, fronts, latency_points
 from musgd_cli.report.wording import NOT_MEASURED, three_digits
 from musgd_cli.storage import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from musgd_cli.records import BenchReport
 
-# Okabe and Ito's colours, told apart by the colour-blind too.
-_COLORS = {
-    "onnxruntime": "#0072B2",
-    "openvino": "#D55E00",
-    "ncnn": "#009E73",
-    "tensorrt": "#CC79A7",
-    "litert": "#E69F00",
-}
 _GREY, _INK = "#666666", "#15181d"
-
-_MARKERS = {"fp32": "o", "fp16": "D", "bf16": "^", "int8": "s", "mixed-int8": "v"}
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -46,11 +38,10 @@ _STYLE = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "savefig.dpi": 150,
+    "text.parse_math": False,  # a name with two $ is no formula
 }
 
-_WIDE = 4
-"""Values that differ by this factor and more get a logarithmic axis."""
+_DPI = 150
 
 
 def draw(reports: Sequence[BenchReport], file: Path) -> None:
@@ -61,8 +52,24 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
         file: Where it goes; what is there is replaced.
 
     Raises:
-        UnsupportedError: matplotlib is not installed, or there is nothing to draw.
+        UsageError: No report has a speed of its machine.
+        UnsupportedError: matplotlib is not installed.
         MusgdError: The file could not be written.
+    """
+    figure = figure_of(reports)
+    with whole_file(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI)
+
+
+def figure_of(reports: Sequence[BenchReport]) -> Figure:
+    """Return the picture: the trade-offs, then latencies, then the courses of sustained runs.
+
+    Args:
+        reports: At least one.
+
+    Raises:
+        UsageError: No report has a speed of its machine.
+        UnsupportedError: matplotlib is not installed.
     """
     try:
         import matplotlib as mpl
@@ -78,7 +85,7 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
         key=lambda entry: entry.report.latency_ms.p50,
     )
     if not timed:
-        raise UnsupportedError(
+        raise UsageError(
             "no picture is drawn: no report has a speed of its machine", "use --html for the rest"
         )
     charts = _trade_offs(lineup)
@@ -86,7 +93,9 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
     heights = [3.8] * len(charts) + [0.8 + 0.44 * len(timed)] + [2.2] * (2 if lasting else 0)
     with mpl.rc_context(_STYLE):
         figure = Figure(
-            figsize=(10, sum(heights) + 0.4 + 0.2 * len(lineup.machines)), layout="constrained"
+            figsize=(10, sum(heights) + 0.4 + 0.2 * len(lineup.machines)),
+            dpi=_DPI,
+            layout="constrained",
         )
         figure.suptitle(_title(lineup), x=0.01, ha="left", fontsize=11, fontweight="bold")
         panels = figure.subplots(
@@ -101,8 +110,7 @@ def draw(reports: Sequence[BenchReport], file: Path) -> None:
         figure.draw_without_rendering()
         for panel, (_, points, _) in zip(panels, charts, strict=False):
             _write_names(panel, points, figure.dpi)
-        with whole_file(file) as temporary:
-            figure.savefig(temporary, format="png")
+    return figure
 
 
 def _title(lineup: Lineup) -> str:
@@ -124,11 +132,11 @@ def _trade_offs(lineup: Lineup) -> list[tuple[str, list[Point], str]]:
 
 def _draw_trade_off(panel: Axes, title: str, points: Sequence[Point], cost: str) -> None:
     for point in points:
-        color = _COLORS.get(point.entry.report.runtime, _GREY)
+        color = color_of(point.entry.report.runtime)
         panel.plot(
             point.cost,
             point.worth,
-            marker=_MARKERS[point.entry.report.precision],
+            marker=_marker(point.entry),
             markersize=7,
             color=color,
             markerfacecolor="white" if point.estimated else color,
@@ -154,6 +162,11 @@ def _draw_trade_off(panel: Axes, title: str, points: Sequence[Point], cost: str)
     notes = ["dotted: Pareto front"]
     notes += ["hollow: estimated"] if any(point.estimated for point in points) else []
     panel.set_title("; ".join(notes), loc="right", fontsize=8, fontweight="normal", color=_GREY)
+
+
+def _marker(entry: Entry) -> Any:
+    corners = CORNERS[entry.report.precision]
+    return [(x, -y) for x, y in (*corners, corners[0])] if corners else "o"
 
 
 def _write_names(panel: Axes, points: Sequence[Point], dpi: float) -> None:
@@ -196,7 +209,7 @@ def _draw_latencies(panel: Axes, entries: Sequence[Entry]) -> None:
     """Draw from the fastest inference to p99, marked at p50 and p90, one row an entry."""
     for row, entry in enumerate(entries):
         latency = entry.report.latency_ms
-        color = _COLORS.get(entry.report.runtime, _GREY)
+        color = color_of(entry.report.runtime)
         panel.plot((latency.min, latency.p99), (row, row), color=color, linewidth=5, alpha=0.3)
         panel.plot((latency.p50, latency.p90), (row, row), color=color, linewidth=5, alpha=0.6)
         panel.plot(latency.p50, row, marker="|", markersize=13, markeredgewidth=2, color=_INK)
@@ -228,7 +241,7 @@ def _draw_latencies(panel: Axes, entries: Sequence[Entry]) -> None:
 def _draw_course(speed: Axes, heat: Axes, entries: Sequence[Entry]) -> None:
     for entry in entries:
         moments = entry.report.moments
-        color = _COLORS.get(entry.report.runtime, _GREY)
+        color = color_of(entry.report.runtime)
         at = [moment.t_s for moment in moments]
         speed.plot(at, [m.fps for m in moments], color=color, linewidth=1.2, label=entry.name)
         warmth = [float("nan") if m.temperature_c is None else m.temperature_c for m in moments]
@@ -245,7 +258,7 @@ def _draw_course(speed: Axes, heat: Axes, entries: Sequence[Entry]) -> None:
 def _log_if_wide(panel: Any, values: Sequence[float]) -> str:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    if min(values) <= 0 or max(values) < _WIDE * min(values):
+    if not is_wide(values):
         return ""
     panel.set_xscale("log")
     ratio = max(values) / min(values)

@@ -13,6 +13,7 @@ import pytest
 from invented_reports import ESTIMATED, METERED, NANO, PI, course, null, parent, report
 
 from musgd_cli.records import BenchReport
+from musgd_cli.report.look import color_of
 from musgd_cli.report.page import render
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -328,6 +329,43 @@ def test_the_histogram_holds_the_samples():
     assert bare.all("line", "reach")
 
 
+def test_inferences_beyond_the_axis_are_counted():
+    stalled = report(samples_ms=[70.0] * 397 + [900.0, 950.0, 990.0])
+    section = page_of(stalled, parent()).section("distributions")
+    assert "3 slower than the axis shows are not drawn." in section.text
+    said = [row.one("title").text for row in section.one("svg", "wide").all("g", "row")]
+    assert ["3 of 400 slower than this axis shows" in words for words in said] == [True, False]
+    within = page_of(report(samples_ms=[70.0] * 400)).section("distributions").text
+    assert "slower" not in within
+
+
+def test_marks_that_take_the_focus_are_not_below_an_image():
+    page = page_of(*MIXED)
+    holders = [n for n in page.all("svg", "chart") if n.all("g", "point") or n.all("g", "row")]
+    assert holders
+    for chart in holders:
+        assert chart["role"] == "group"
+        assert chart["aria-label"]
+
+
+def test_a_run_that_stood_still_is_told_without_a_ratio():
+    still = [m.model_copy(update={"fps": 0.0}) for m in course(14, seconds=20)]
+    section = page_of(
+        report(sustained=True, moments=still), report(moments=still), report(threads=2)
+    ).section("time")
+    assert "0.00 FPS in the first tenth, 0.00 in the last" in section.text
+    assert "20 slices: 0.00 to 0.00 FPS" in section.text
+
+
+def test_a_runtimes_marks_are_of_one_colour_on_page_and_picture():
+    style = page_of(report()).one("style").text
+    (hue,) = re.findall(r"\.ncnn\{--hue:var\(--(\w+)\)\}", style)
+    on_light, on_dark = re.findall(rf"--{hue}:(#\w+);", style)
+    assert on_light == color_of("ncnn") != on_dark
+    used = set(re.findall(r"var\(--([\w-]+)\)", style)) - {"hue", "part"}
+    assert used <= set(re.findall(r"--([\w-]+): ?#", style))
+
+
 def test_a_sustained_run_shows_its_fall_and_where_clocks_were_held_back():
     fall = course(15.2, seconds=600, throttled_from=260)
     section = page_of(report(sustained=True, moments=fall, throttled=True)).section("time")
@@ -399,6 +437,18 @@ def test_every_run_tells_how_it_was_measured():
     assert len(page.section("environments").all("details")) == 2
 
 
+def test_what_an_update_changed_stands_with_its_machine_and_its_runs():
+    updated = PI.model_copy(update={"os": "Debian 13", "kernel": "6.12.47", "ram_mb": 3729})
+    page = page_of(parent(), report(host=updated))
+    environments = page.section("environments")
+    (card,) = environments.all("div", "card")
+    assert "Linux 6.6.51+rpt-rpi-v8; Debian 13, Linux 6.12.47" in card.text
+    assert "3793 MB; 3729 MB" in card.text
+    systems = [run.text.split("system ")[1] for run in environments.all("details")]
+    assert systems[0].startswith("Debian GNU/Linux 12")
+    assert systems[1].startswith("Debian 13")
+
+
 def test_two_boards_are_both_listed_and_their_rows_say_which():
     page = page_of(report(), report(18, host=NANO))
     assert [row["machine"].text for row in rows(page)] == ["pi4b", "jetson-nano"]
@@ -417,7 +467,14 @@ def test_a_browser_shows_it_without_an_error(tmp_path: Path):
     if chromium is None:
         pytest.skip("no chromium here")
     file = tmp_path / "report.html"
-    file.write_text(render(MIXED), encoding="utf-8")
+    keys = """<script>
+      const seen = [];
+      document.querySelector("g.point[tabindex]").dispatchEvent(new FocusEvent("focus"));
+      seen.push(tip.hidden);
+      dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+      document.title = [...seen, tip.hidden].join();
+    </script>"""
+    file.write_text(render(MIXED).replace("</body>", f"{keys}</body>"), encoding="utf-8")
     done = subprocess.run(
         [
             chromium,
@@ -439,4 +496,4 @@ def test_a_browser_shows_it_without_an_error(tmp_path: Path):
         check=True,
     )
     assert '<button type="button">' in done.stdout  # the script ran to its end of the tables
-    assert 'class="tip"' in done.stdout
+    assert "<title>false,true</title>" in done.stdout  # a mark's tip comes, and Escape hides it

@@ -138,7 +138,9 @@ def test_a_run_that_was_not_benched_says_so_and_how_to(tmp_path, sign):
     (run / sign).parent.mkdir(parents=True)
     (run / sign).write_text("{}")
     for spec in ("my cells", str(run)):
-        with pytest.raises(UsageError, match=r"no bench report of the run .*my cells yet") as caught:
+        with pytest.raises(
+            UsageError, match=r"no bench report of the run .*my cells yet"
+        ) as caught:
             gather([spec], root=tmp_path / "runs")
         assert caught.value.mend == f"musgd bench '{run}'"
 

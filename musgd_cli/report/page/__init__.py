@@ -20,6 +20,7 @@ def render(reports: Sequence[BenchReport]) -> str:
     """
     from musgd_cli import __version__
     from musgd_cli.report.lineup import Lineup
+    from musgd_cli.report.look import style_sheet
     from musgd_cli.report.page import environments, sections, summary
     from musgd_cli.report.page.markup import document, node
 
@@ -32,7 +33,7 @@ def render(reports: Sequence[BenchReport]) -> str:
         node("meta", name="color-scheme", content="light dark"),
         node("meta", name="generator", content=f"musgd {__version__}"),
         node("title", f"{summary.title(lineup)} · musgd bench"),
-        node("style", own.joinpath("page.css").read_text("utf-8")),
+        node("style", style_sheet(), "\n", own.joinpath("page.css").read_text("utf-8")),
     )
     body = node(
         "body",

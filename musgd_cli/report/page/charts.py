@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from musgd_cli.report.labels import GLYPH, Box, Placed, place, staircase_boxes
 from musgd_cli.report.lineup import Entry
+from musgd_cli.report.look import CORNERS
 from musgd_cli.report.page.markup import node
 from musgd_cli.report.page.scales import Scale, spanning, tick_label
 from musgd_cli.report.trade_off import Point, fronts
@@ -38,17 +39,9 @@ def at_both_widths(draw: Callable[[int], Element]) -> Element:
 def marker(entry: Entry, x: float, y: float, *, size: float = 6, hollow: bool = False) -> Element:
     """Return an entry's mark: its colour is the runtime's, its shape the precision's."""
     name = f"mark {entry.report.runtime}{' hollow' if hollow else ''}"
-    match entry.report.precision:
-        case "fp32":
-            return node("circle", cx=x, cy=y, r=size, class_=name)
-        case "fp16":
-            corners = [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)]
-        case "bf16":
-            corners = [(0, -1.2), (1.15, 0.85), (-1.15, 0.85)]
-        case "int8":
-            corners = [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]
-        case _:
-            corners = [(0, 1.2), (1.15, -0.85), (-1.15, -0.85)]
+    corners = CORNERS[entry.report.precision]
+    if not corners:
+        return node("circle", cx=x, cy=y, r=size, class_=name)
     points = " ".join(f"{x + dx * size:.1f},{y + dy * size:.1f}" for dx, dy in corners)
     return node("polygon", points=points, class_=name)
 
@@ -68,7 +61,7 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     left, right, top, bottom = 52, width - 16, 26, height - 46
     x = spanning([p.cost for p in points], left, right, margin=0.08, may_be_log=True)
     y = spanning([p.worth for p in points], bottom, top, margin=0.12)
-    svg = _canvas(width, height, f"mAP50-95 against {cost}")
+    svg = _canvas(width, height, f"mAP50-95 against {cost}", marks_take_focus=True)
     svg.extend(_grid(x, y, about=(9 if width >= WIDE else 5, 5)))
     scale = ", logarithmic" if x.logarithmic else ""
     svg.append(_label((left + right) / 2, height - 8, f"{cost}{scale}", anchor="middle"))
@@ -154,13 +147,8 @@ def distributions(entries: Sequence[Entry], width: int) -> Element:
     row, above = (50, 14) if beside else (66, 0)
     left, right = (286, width - 170) if beside else (8, width - 8)
     height = above + row * len(entries) + 56
-    ends = [
-        value
-        for entry in entries
-        for value in (entry.report.latency_ms.min, entry.report.latency_ms.p99)
-    ]
-    x = spanning(ends, left, right, margin=0.05, may_be_log=True)
-    svg = _canvas(width, height, "Latency distributions")
+    x = _latency_axis(entries, left, right)
+    svg = _canvas(width, height, "Latency distributions", marks_take_focus=True)
     bottom = height - 46
     svg.extend(_grid(x, None, about=(8 if beside else 5, 0), top=above + 4, bottom=bottom))
     scale = ", logarithmic" if x.logarithmic else ""
@@ -171,6 +159,22 @@ def distributions(entries: Sequence[Entry], width: int) -> Element:
         base = above + (number + 1) * row - 6
         svg.append(_distribution(entry, x, base, beside=beside))
     return svg
+
+
+def _latency_axis(entries: Sequence[Entry], left: float, right: float) -> Scale:
+    """Return an axis that holds all but the slowest: one stall would squeeze all else."""
+    ends = [v for e in entries for v in (e.report.latency_ms.min, e.report.latency_ms.p99)]
+    return spanning(ends, left, right, margin=0.05, may_be_log=True)
+
+
+def slower_than_shown(entries: Sequence[Entry]) -> int:
+    """Return how many inferences lie beyond the axis of their distributions."""
+    end = _latency_axis(entries, 0.0, 1.0).high
+    return sum(_slower(entry, end) for entry in entries)
+
+
+def _slower(entry: Entry, than: float) -> int:
+    return sum(sample > than for sample in entry.report.samples_ms)
 
 
 _QUANTILES_AT = (50, 106, 162)
@@ -185,6 +189,8 @@ def _distribution(entry: Entry, x: Scale, base: float, *, beside: bool) -> Eleme
         "p50 {} ms, p90 {} ms, p99 {} ms".format(*figures),
         f"slowest {three_digits(latency.max)} ms",
     ]
+    if slower := _slower(entry, x.high):
+        said.append(f"{slower} of {entry.report.n} slower than this axis shows")
     if entry.report.p50_interval_ms is not None:
         said.append(f"95 % interval of p50: {from_to(entry.report.p50_interval_ms)} ms")
     group = node("g", node("title", "\n".join(said)), class_=f"row {entry.report.runtime}")
@@ -366,8 +372,10 @@ def _merged(moments: Sequence[Moment]) -> Moment:
 # ----------------------------------------------------------------------------------------- drawing
 
 
-def _canvas(width: int, height: float, name: str) -> Element:
-    return node("svg", viewBox=f"0 0 {width} {height:g}", role="img", aria_label=name)
+def _canvas(width: int, height: float, name: str, *, marks_take_focus: bool = False) -> Element:
+    # What is below an image is hidden from a screen reader, even where it takes the focus.
+    role = "group" if marks_take_focus else "img"
+    return node("svg", viewBox=f"0 0 {width} {height:g}", role=role, aria_label=name)
 
 
 def _grid(

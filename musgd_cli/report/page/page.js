@@ -56,6 +56,10 @@ for (const title of document.querySelectorAll("svg g > title, svg rect > title, 
   }
 }
 
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") tip.hidden = true;
+});
+
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_WIDE = 4.0
-"""Positive values that differ by this factor and more get a logarithmic axis."""
+from musgd_cli.report.look import is_wide
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def spanning(
     """
     known = list(values)
     low, high = min(known), max(known)
-    if may_be_log and low > 0 and high / low >= _WIDE:
+    if may_be_log and is_wide(known):
         room = (high / low) ** margin
         return Scale(low / room, high * room, start, end, logarithmic=True)
     room = (high - low) * margin or abs(high) * margin or 1.0

@@ -13,6 +13,7 @@ from musgd_cli.report.page.charts import (
     distributions,
     marker,
     over_time,
+    slower_than_shown,
     trade_off,
 )
 from musgd_cli.report.page.markup import DASH, node, section
@@ -71,7 +72,10 @@ def _trade_off(name: str, title: str, points: Sequence[Point], cost: str) -> Ele
         if len(groups) > 1
         else "The line is the Pareto front"
     )
-    text = f"{each}: what is on it, no other model beats in both. On it: {best}."
+    text = (
+        f"{each}: than what is on it, no other model is better in one and at least as good in the "
+        f"other. On it: {best}."
+    )
     if not best:
         text = "There is no Pareto front, which takes measured figures."
     if any(point.estimated for point in points):
@@ -110,7 +114,7 @@ def latencies(lineup: Lineup) -> Element | None:
     if not entries:
         return None
     sampled = (
-        "Each hill is a histogram of all timed inferences, heights by their square root so that a "
+        "Each hill is a histogram of the timed inferences, heights by their square root so that a "
         "thin tail shows. "
         if any(entry.report.samples_ms for entry in entries)
         else "Each line reaches from the fastest inference to p99. "
@@ -121,10 +125,12 @@ def latencies(lineup: Lineup) -> Element | None:
         if any(entry.report.p50_interval_ms is not None for entry in entries)
         else ""
     )
+    slower = slower_than_shown(entries)
+    beyond = f" {slower} slower than the axis shows are not drawn." if slower else ""
     return section(
         "distributions",
         "How latency spreads",
-        node("p", f"{sampled}{marks}{interval}.", class_="lede"),
+        node("p", f"{sampled}{marks}{interval}.{beyond}", class_="lede"),
         at_both_widths(lambda width: distributions(entries, width)),
     )
 
@@ -178,9 +184,10 @@ def _fall(entry: Entry) -> str:
     first, last = (
         sum(moment.fps for moment in part) / tenth for part in (moments[:tenth], moments[-tenth:])
     )
+    change = f" ({last / first - 1:+.1%})" if first else ""
     return (
         f"{moments[-1].t_s:.0f} s: {three_digits(first)} FPS in the first tenth, "
-        f"{three_digits(last)} in the last ({last / first - 1:+.1%})"
+        f"{three_digits(last)} in the last{change}"
     )
 
 
@@ -192,7 +199,7 @@ def _range(entry: Entry) -> str:
 def _steadiness(entry: Entry) -> float:
     """Return the slowest slice as a share of the fastest."""
     paces = [moment.fps for moment in entry.report.moments]
-    return min(paces) / max(paces)
+    return min(paces) / max(paces) if max(paces) else 0.0
 
 
 # ----------------------------------------------------------------------------------------- figures

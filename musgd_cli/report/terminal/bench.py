@@ -181,7 +181,7 @@ def _lasting_table(entry: Entry) -> Table:
         table.add_row(
             f"{part[0].t_s:.0f}",
             EMULATED if entry.report.host.emulated else three_digits(fps),
-            f"{fps / first_fps:.0%}",
+            f"{fps / first_fps:.0%}" if first_fps else "-",
             f"{max(heat):.0f}" if heat else "-",
             f"{sum(clocks) / len(clocks):.0f}" if clocks else "-",
             ("yes" if any(held_back) else "no") if held_back else "-",

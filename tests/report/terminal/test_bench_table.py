@@ -260,6 +260,8 @@ def test_a_sustained_run_is_shown_over_time() -> None:
         for second in range(600)
     ]
     text = printed(report(sustained=True, moments=moments, throttled=True))
+    still = [moment | {"fps": 0.0} for moment in moments]
+    assert "0.00" in printed(report(sustained=True, moments=still))
     stages = text.split("over time")[1].split("latency")[0].splitlines()
     figures = [line.split() for line in stages if "%" in line]
     assert len(figures) == 12
