@@ -115,7 +115,10 @@ class Terminal:
             return
         from rich.live import Live
 
-        with Live(renderable, console=self.err, refresh_per_second=4, transient=False) as live:
+        # Left to itself, rich would lead stdout to the terminal too, past `> file` and `| jq`.
+        with Live(
+            renderable, console=self.err, refresh_per_second=4, redirect_stdout=False
+        ) as live:
             yield live
 
     @contextmanager
@@ -125,7 +128,11 @@ class Terminal:
             self.say(text)
             yield
             return
-        with self.err.status(text):
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        spinner = Spinner("dots", text=text)
+        with Live(spinner, console=self.err, transient=True, redirect_stdout=False):
             yield
 
 

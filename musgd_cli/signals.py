@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM like it: first a request to end in good order, then an end."""
+"""Ctrl-C, and SIGTERM and SIGHUP like it: a request to end in good order, then an end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request, and the second into an end.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a request, and the second into an end.
 
-    A context manager; calling its instance says whether to stop.
+    A lost terminal (SIGHUP) is told twice, by the kernel and by the shell, so it never ends the
+    work at once; under ``nohup`` it is not listened to. A context manager; calling its instance
+    says whether to stop.
 
     Args:
         on_request: Called on the first signal, from the signal handler.
@@ -35,6 +37,8 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there can it be done
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle)
         return self
 
     def __exit__(
@@ -48,8 +52,11 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._requested:
+            if number == signal.SIGHUP:
+                return
             raise KeyboardInterrupt
         self._requested = True
-        # The signal may have come in the middle of a write to the stream that is told on.
-        with contextlib.suppress(RuntimeError):
+        # The signal may have come in the middle of a write to the stream that is told on, or
+        # because the terminal behind it is gone.
+        with contextlib.suppress(RuntimeError, OSError):
             self._on_request()

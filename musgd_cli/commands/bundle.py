@@ -37,11 +37,8 @@ def bundle(
 
     from musgd_cli.commands.predict import place_of, the_one
     from musgd_cli.console import Terminal
-    from musgd_cli.data.images import opencv
-
-    opencv()
     from musgd_cli.predict.bundle import make
-    from musgd_cli.predict.output import free_path
+    from musgd_cli.predict.places import free_path
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     subject = the_one(artifact)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +14,7 @@ from musgd_cli.commands.options import Quiet, Threads
 
 if TYPE_CHECKING:
     from musgd_cli.bench.subject import Subject
-    from musgd_cli.predict.session import Found
+    from musgd_cli.console import Terminal
     from musgd_cli.runtime.engine import Model
 
 
@@ -63,52 +66,58 @@ def predict(
     A camera or stream is read as fast as it comes: what the model cannot keep up with is dropped.
     Ctrl-C ends it; the clip is finished and stays.
     """
-    from rich.text import Text
-
-    from musgd_cli.console import Terminal, print_error
+    from musgd_cli.console import Terminal
     from musgd_cli.data.images import opencv
-    from musgd_cli.signals import StopRequest
 
     opencv()
-    from musgd_cli.predict import session
-    from musgd_cli.predict.output import Output, free_path
-    from musgd_cli.predict.sources import open_source
+    from musgd_cli.predict.session import Job
+    from musgd_cli.predict.session import predict as find
 
-    terminal = Terminal(as_json=as_json, quiet=quiet)
     folder, model, called, place = _model(artifact)
-    frames = open_source(source)
-    pictures = frames.fps is None
-    output = None
-    if not no_save:
-        output = Output(out or free_path(place / "predict", frames.stem, ""), frames)
-    detector = session.open_detector(
-        folder, model, threads=threads or 0, conf=conf, iou=iou, max_det=max_det
+    job = Job(
+        source=source,
+        save=not no_save,
+        out=out,
+        place=place / "predict",
+        threads=threads or 0,
+        conf=conf,
+        iou=iou,
+        max_det=max_det,
     )
-    terminal.say(f"{frames.name} through {called}")
-    with StopRequest(lambda: terminal.say("stopping")) as stop, terminal.live(Text()) as live:
+    speaker = _Speaker(Terminal(as_json=as_json, quiet=quiet))
+    code = find(folder, model, str(called), job, speaker)
+    if code:
+        raise typer.Exit(int(code))
 
-        def show(found: Found) -> None:
-            terminal.emit_line(found.line(model.names))
-            if pictures and not as_json:
-                terminal.show(Text(f"{found.frame.source}: {found.counts(model.names)}"))
-            if live is not None and not pictures:
-                live.update(Text(found.status(frames, model.names), style="dim"))
 
-        summary = session.run(
-            detector, frames, model.names, output, on_frame=show, on_fault=print_error, stop=stop
-        )
-        if live is not None:
-            live.update(Text())
-    if summary.frames:
-        terminal.show(Text(str(summary)))
-        if as_json:
-            terminal.say(str(summary))
-    if summary.saved is not None:
-        terminal.say(f"saved {summary.saved}")
-    if summary.error is not None:
-        raise summary.error
-    if summary.exit_code:
-        raise typer.Exit(int(summary.exit_code))
+class _Speaker:
+    """A `musgd_cli.predict.session.Speaker` for this terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        from musgd_cli.console import print_error
+
+        self._terminal = terminal
+        self.as_json = terminal.as_json
+        self.say = terminal.say
+        self.emit_line = terminal.emit_line
+        self.complain = print_error
+
+    def show_line(self, text: str) -> None:
+        from rich.text import Text
+
+        self._terminal.show(Text(text))
+
+    @contextmanager
+    def live_line(self) -> Iterator[Callable[[str], None] | None]:
+        from rich.text import Text
+
+        if self.as_json and sys.stdout.isatty():  # the lines would run through it
+            yield None
+            return
+        with self._terminal.live(Text()) as live:
+            yield None if live is None else lambda text: live.update(Text(text, style="dim"))
+            if live is not None:
+                live.update(Text())
 
 
 def _model(spec: str) -> tuple[Path, Model, Path, Path]:
@@ -146,6 +155,8 @@ def place_of(subject: Subject) -> Path:
 
 
 def _place_of(folder: Path) -> Path:
-    if folder.absolute().parent.name == "artifacts":
-        return folder.parent.parent
-    return Path("runs") / folder.absolute().name
+    there = folder.resolve()  # "." has a parent only then
+    if there.parent.name != "artifacts":
+        return Path("runs") / there.name
+    # As it was typed where that says it: people read this path.
+    return folder.parent.parent if folder.parent.name == there.parent.name else there.parent.parent

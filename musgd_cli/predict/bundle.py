@@ -28,7 +28,6 @@ REQUIRES = {
     "openvino": "openvino>=2025.0",
     "ncnn": "ncnn>=1.0.20240410",
     "litert": "ai-edge-litert>=2.3",
-    "null": None,
 }
 """The wheel of each engine that a bundle can be made for."""
 
@@ -46,9 +45,11 @@ LEAN_FILES = (
     "hardware/cpu.py",
     "hardware/tree.py",
     "predict/__init__.py",
+    "predict/containers.py",
     "predict/drawing.py",
     "predict/model.py",
     "predict/output.py",
+    "predict/places.py",
     "predict/session.py",
     "predict/sources.py",
     "predict/standalone.py",
@@ -99,7 +100,7 @@ def make(folder: Path, artifact: Artifact, out: Path, *, name: str) -> Bundle:
     """
     if artifact.runtime not in REQUIRES:
         raise UnsupportedError(
-            f"a {artifact.runtime} model cannot be bundled: musgd has no engine for it",
+            f"a {artifact.runtime} model cannot be bundled: no engine on a board runs it",
             f"bundle one of these: {', '.join(REQUIRES)}",
         )
     if out.exists():
@@ -135,7 +136,9 @@ def _files(folder: Path, artifact: Artifact) -> Iterator[tuple[str, bytes]]:
         yield f"musgd_cli/{name}", (package / name).read_bytes()
     for name in artifact.files:
         yield f"{_MODEL}/{PurePosixPath(name)}", (folder / name).read_bytes()
-    yield f"{_MODEL}/{RECORD}", (artifact.model_dump_json(indent=2) + "\n").encode()
+    # Where its maker's folder lay is nobody's affair, and would make other bytes on each machine.
+    record = artifact.model_copy(update={"path": ""})
+    yield f"{_MODEL}/{RECORD}", (record.model_dump_json(indent=2) + "\n").encode()
     yield "predict.py", _ENTRY.encode()
     yield REQUIREMENTS, ("\n".join(_requires(artifact)) + "\n").encode()
     yield "README.txt", _readme(artifact).encode()
@@ -143,8 +146,7 @@ def _files(folder: Path, artifact: Artifact) -> Iterator[tuple[str, bytes]]:
 
 
 def _requires(artifact: Artifact) -> tuple[str, ...]:
-    engine = REQUIRES[artifact.runtime]
-    return ((engine,) if engine else ()) + ALWAYS_REQUIRES
+    return (REQUIRES[artifact.runtime], *ALWAYS_REQUIRES)
 
 
 def _license() -> bytes:

@@ -6,13 +6,16 @@ It costs a tenth of a second and 16 MB on a server, and a board has less of both
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from musgd_cli.errors import UsageError
 from musgd_cli.storage import read_json
 
 RECORD = "artifact.json"
+
+SCHEMA = "1.0"
+"""`musgd_cli.records.SCHEMA`, which only pydantic could read here."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ _TYPES: dict[str, type] = {
     "nms_free": bool,
 }
 
+_MOST_IMGSZ = 8192
+"""Pixels: the input of such a model is 800 MB."""
+
 
 def read(folder: Path) -> Built:
     """Read the record in an artifact's folder.
@@ -50,10 +56,36 @@ def read(folder: Path) -> Built:
     mend = "copy the whole folder once more; musgd export makes it again"
     if not isinstance(data, dict):
         raise UsageError(f"{file} holds no Artifact", mend)
+    schema = str(data.get("schema", SCHEMA))
+    if schema.partition(".")[0] != SCHEMA.partition(".")[0]:
+        raise UsageError(
+            f"{file} has schema {schema}, this reads {SCHEMA}",
+            "update musgd, or make the bundle again with the musgd that exported the model",
+        )
     values: dict[str, Any] = {}
     for field in fields(Built):
         value = data.get(field.name)
-        if not isinstance(value, _TYPES[field.name]):
+        if not _is_sound(field.name, value):
             raise UsageError(f"{file} holds no Artifact: {field.name} is {value!r}", mend)
-        values[field.name] = tuple(map(str, value)) if isinstance(value, list) else value
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    if not values["files"] and values["runtime"] != "null":
+        raise UsageError(f"{file} holds no Artifact: it names no file of the model", mend)
     return Built(**values)
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    kind = type(value)
+    if kind is not _TYPES[name]:  # True is an int too
+        return False
+    if name == "imgsz":
+        return bool(0 < value <= _MOST_IMGSZ)
+    if isinstance(value, list) and not all(item and isinstance(item, str) for item in value):
+        return False
+    if name == "files":
+        return all(_is_inside(item) for item in value)
+    return name != "names" or bool(value)
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.predict.places import new_file, new_folder
 from musgd_cli.predict.sources import Frame, Source
 from musgd_cli.runtime.native_stderr import quiet_native_code
 from musgd_cli.storage import require_writable, whole_file, write_failed
@@ -30,24 +35,11 @@ GAP_S = 10.0
 """The longest silence of a live source that stays as long in its clip."""
 
 
-def free_path(folder: Path, stem: str, *suffixes: str) -> Path:
-    """Return ``folder/stem``, or the first of ``stem-2``, …, that exists with no suffix.
-
-    Returns:
-        The path with the first suffix.
-    """
-    name, number = stem, 1
-    while any((folder / (name + suffix)).exists() for suffix in suffixes):
-        number += 1
-        name = f"{stem}-{number}"
-    return folder / (name + suffixes[0])
-
-
 def require_apart(out: Path, source: Source) -> None:
     """Refuse to write where the source lies.
 
     Raises:
-        UsageError: ``out`` is the folder of the source, or in a folder of images.
+        UsageError: ``out`` is the folder of the source, or of its file.
     """
     if source.folder is not None and out.resolve() == source.folder.resolve():
         raise UsageError(
@@ -62,19 +54,35 @@ class Output:
     Args:
         folder: For the files.
         source: Single pictures keep their names, all else becomes one clip.
+        anew: Take no folder that is there: ``folder-2``, … is made instead, for this output alone.
 
     Raises:
         UsageError: The folder is that of the source.
         MusgdError: It cannot be written to.
     """
 
-    def __init__(self, folder: Path, source: Source) -> None:
-        require_apart(folder, source)
-        require_writable(folder)
+    def __init__(self, folder: Path, source: Source, *, anew: bool = False) -> None:
+        if anew:
+            require_writable(folder.parent)
+        else:
+            require_apart(folder, source)
+            require_writable(folder)
         self.folder = folder
         self.saved: Path | None = None
         """The last file that was written."""
-        self._clip = None if source.fps is None else _Clip(folder, source.stem, source.fps)
+        self._anew = anew
+        self._made = False
+        self._clip = None if source.fps is None else _Clip(source.stem, source.fps)
+
+    def _make_folder(self) -> None:
+        try:
+            if self._anew:
+                self.folder = new_folder(self.folder)
+            else:
+                self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_failed(self.folder, error) from error
+        self._made = True
 
     def add(self, frame: Frame, picture: NDArray[np.uint8]) -> None:
         """Save an annotated frame.
@@ -82,8 +90,10 @@ class Output:
         Raises:
             MusgdError: It could not be written.
         """
+        if not self._made:
+            self._make_folder()
         if self._clip is not None:
-            self._clip.add(picture, frame.t_s or 0.0)
+            self._clip.add(self.folder, picture, frame.t_s or 0.0)
             return
         name = Path(frame.source)
         is_encoded, data = cv2.imencode(name.suffix, picture)
@@ -91,8 +101,7 @@ class Output:
             raise MusgdError(
                 f"OpenCV cannot write {name.suffix} pictures", "--no-save, with --json"
             )
-        path = free_path(self.folder, name.stem, name.suffix)
-        with whole_file(path) as temporary:
+        with _free_file(self.folder, name.stem, name.suffix) as path, whole_file(path) as temporary:
             temporary.write_bytes(data.tobytes())
         self.saved = path
 
@@ -106,26 +115,42 @@ class Output:
             self.saved = self._clip.close()
 
 
+@contextmanager
+def _free_file(folder: Path, stem: str, *suffixes: str) -> Iterator[Path]:
+    """Give a path that is ours to replace; if the block raises, it is free again."""
+    try:
+        path = new_file(folder, stem, *suffixes)
+    except OSError as error:
+        raise write_failed(folder / (stem + suffixes[0]), error) from error
+    try:
+        yield path
+    except BaseException:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it may be gone, or its disk
+        path.unlink()
+
+
 class _Clip:
     """A video of constant rate; a frame of a live source stands until the next."""
 
-    def __init__(self, folder: Path, stem: str, fps: float) -> None:
-        self._folder = folder
+    def __init__(self, stem: str, fps: float) -> None:
         self._stem = stem
         self._fps = fps
         self._writer: Any = None
         self._looked = -LOOK_EVERY_S
+        self._left_out = 0
+        """Places of silences beyond `GAP_S`, so far."""
 
-    def _open(self, width: int, height: int) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_failed(self._folder, error) from error
+    def _open(self, folder: Path, width: int, height: int) -> None:
+        self._folder = folder
         for codec, suffix in CODECS:
-            suffixes = (suffix, *(other for _, other in CODECS if other != suffix))
-            self._path = free_path(self._folder, self._stem, *suffixes)
-            # OpenCV tells the container by the suffix.
-            self._temporary = self._path.with_name(f".{self._path.stem}.part{suffix}")
+            self._path = folder / (self._stem + suffix)
+            # OpenCV tells the container by the suffix. Others may write into this folder too.
+            self._temporary = folder / f".clip-{secrets.token_hex(4)}{suffix}"
             with quiet_native_code():
                 self._writer = cv2.VideoWriter(
                     str(self._temporary),
@@ -139,23 +164,26 @@ class _Clip:
                 self._n = 0
                 return
             self._writer.release()
-            self._temporary.unlink(missing_ok=True)
+            _remove(self._temporary)
         self._writer = None
         raise MusgdError(
-            f"OpenCV cannot write a video into {self._folder}: no codec of "
+            f"OpenCV cannot write a video into {folder}: no codec of "
             f"{', '.join(codec for codec, _ in CODECS)}, or no room",
             "pip install --force-reinstall opencv-python-headless, or add --no-save",
         )
 
-    def add(self, picture: NDArray[np.uint8], t_s: float) -> None:
+    def add(self, folder: Path, picture: NDArray[np.uint8], t_s: float) -> None:
         height, width = picture.shape[:2]
         if self._writer is None:
-            self._open(width, height)
+            self._open(folder, width, height)
         self._look_at_the_disk()
         if (width, height) != self._size:  # OpenCV would drop it without a word
             picture = cv2.resize(picture, self._size)
-        place = round(t_s * self._fps)
-        for _ in range(min(place - self._n, round(GAP_S * self._fps))):
+        place = round(t_s * self._fps) - self._left_out
+        too_long = max(0, place - self._n - round(GAP_S * self._fps))
+        self._left_out += too_long
+        place -= too_long
+        for _ in range(place - self._n):
             self._writer.write(self._last)
             self._n += 1
         self._last = picture
@@ -168,12 +196,22 @@ class _Clip:
         if now - self._looked < LOOK_EVERY_S:
             return
         self._looked = now
-        if shutil.disk_usage(self._folder).free < RESERVE:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:  # the stick was pulled out
+            raise write_failed(self._path, error) from error
+        if free < RESERVE:
             raise write_failed(self._path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def close(self) -> Path | None:
         if self._writer is None:
             return None
+        try:
+            return self._finish()
+        finally:  # whatever ends this, a second Ctrl-C too, leaves the clip or nothing
+            _remove(self._temporary)
+
+    def _finish(self) -> Path:
         with quiet_native_code():
             self._writer.release()
             self._writer = None
@@ -182,18 +220,20 @@ class _Clip:
             n = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
             capture.release()
         if n <= 0:
-            self._temporary.unlink(missing_ok=True)
             raise MusgdError(
                 f"cannot write {self._path}: the disk did not take the video, which is lost",
                 "free some disk space, or choose another --out",
             )
-        try:
-            self._temporary.replace(self._path)
-        except OSError as error:
-            raise write_failed(self._path, error) from error
+        suffix = self._path.suffix
+        suffixes = (suffix, *(other for _, other in CODECS if other != suffix))
+        with _free_file(self._folder, self._stem, *suffixes) as path:
+            try:
+                self._temporary.replace(path)
+            except OSError as error:
+                raise write_failed(path, error) from error
         if n < self._n:
             raise MusgdError(
-                f"{self._path} holds {n} of {self._n} frames: the disk did not take more",
+                f"{path} holds {n} of {self._n} frames: the disk did not take more",
                 "free some disk space, or choose another --out",
             )
-        return self._path
+        return path

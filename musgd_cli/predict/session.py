@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 from musgd_cli.errors import ExitCode, MusgdError
 from musgd_cli.hardware.cpu import usable_cores
 from musgd_cli.predict.drawing import Painter
+from musgd_cli.predict.model import SCHEMA
 from musgd_cli.predict.output import Output
-from musgd_cli.predict.sources import Frame, OnFault, Source, Stop
+from musgd_cli.predict.sources import Frame, OnFault, Source, Stop, open_source
 from musgd_cli.runtime import open_engine
 from musgd_cli.runtime.detector import Detector
 from musgd_cli.runtime.engine import Model
-
-SCHEMA = "1.0"
-"""Of the lines below: `musgd_cli.records.SCHEMA`, which only pydantic could read here."""
+from musgd_cli.signals import StopRequest
 
 RATE_S = 1.0
 """Seconds of frames that the rate on screen is about."""
+
+LATELY = 10_000
+"""Frames that the median is about; a camera that runs for months must not fill the memory."""
 
 
 def open_detector(
@@ -126,7 +128,7 @@ class Summary:
     """It was asked to."""
     error: MusgdError | None = None
     """What ended it early; what was written until then stays."""
-    _frame_ms: array[float] = field(default_factory=lambda: array("f"), repr=False)
+    _frame_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATELY), repr=False)
 
     @property
     def fps(self) -> float | None:
@@ -135,7 +137,7 @@ class Summary:
 
     @property
     def p50_ms(self) -> float | None:
-        """Median of letterbox, inference and decode; ``None`` without a frame."""
+        """Median of letterbox, inference and decode of the last `LATELY`; ``None``: no frame."""
         return median(self._frame_ms) if self._frame_ms else None
 
     @property
@@ -152,7 +154,8 @@ class Summary:
         if self.fps is not None:
             parts.append(f"{self.fps:.1f} FPS end to end")
         if self.p50_ms is not None:
-            parts.append(f"p50 {self.p50_ms:.2f} ms a frame in the detector")
+            lately = f", of the last {LATELY}" if self.frames > LATELY else ""
+            parts.append(f"p50 {self.p50_ms:.2f} ms a frame in the detector{lately}")
         if self.dropped:
             parts.append(f"{_count(self.dropped, 'frame')} dropped to keep up")
         if self.unreadable:
@@ -228,13 +231,125 @@ def run(
     finally:
         summary.stopped = stop()
         summary.dropped = source.dropped
-        source.close()
-        if output is not None:
-            try:
-                output.close()
-            except MusgdError as error:
-                summary.error = summary.error or error
-            summary.saved = output.saved and (
-                output.folder if source.fps is None and summary.frames > 1 else output.saved
-            )
+        try:
+            source.close()
+        finally:
+            if output is not None:
+                _finish(output, source, summary)
     return summary
+
+
+def _finish(output: Output, source: Source, summary: Summary) -> None:
+    try:
+        output.close()
+    except MusgdError as error:
+        summary.error = summary.error or error
+    summary.saved = output.saved and (
+        output.folder if source.fps is None and summary.frames > 1 else output.saved
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a person asked for."""
+
+    source: str
+    """See `musgd_cli.predict.sources.open_source`."""
+    save: bool
+    """Draw what is found, and keep it."""
+    out: Path | None
+    """The folder for it; ``None``: a new one in ``place``, named after the source."""
+    place: Path
+    threads: int
+    conf: float
+    iou: float
+    max_det: int
+
+
+class Speaker(Protocol):
+    """Who tells people and scripts what happens."""
+
+    @property
+    def as_json(self) -> bool:
+        """Each frame's result is wanted by a script, and nothing else on stdout."""
+        ...
+
+    def emit_line(self, record: Mapping[str, Any]) -> None:
+        """Print a frame's result for scripts, if `as_json`."""
+        ...
+
+    def show_line(self, text: str) -> None:
+        """Print a result for people, unless `as_json`."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell how the work goes, unless nobody wants to know."""
+        ...
+
+    def complain(self, error: MusgdError) -> None:
+        """Tell of what does not end the work."""
+        ...
+
+    def live_line(self) -> AbstractContextManager[Callable[[str], None] | None]:
+        """Show a line that is redrawn in place; ``None`` where no person watches."""
+        ...
+
+
+def predict(folder: Path, model: Model, called: str, job: Job, speaker: Speaker) -> ExitCode:
+    """Find what a person asked for, and tell it.
+
+    Args:
+        folder: Where the model's files lie.
+        model: Its record.
+        called: What people call it by.
+        job: What to do.
+        speaker: Who tells it.
+
+    Returns:
+        How the command ends.
+
+    Raises:
+        MusgdError: See `open_source`, `open_detector` and `Output`; or what ended it early. A clip
+            is finished, and what was found is told.
+    """
+    source = open_source(job.source)
+    pictures = source.fps is None
+    output = None
+    if job.save:
+        output = Output(job.out or job.place / source.stem, source, anew=job.out is None)
+    detector = open_detector(
+        folder,
+        model,
+        threads=job.threads,
+        conf=job.conf,
+        iou=job.iou,
+        max_det=job.max_det,
+    )
+    speaker.say(f"{source.name} through {called}")
+    line = nullcontext() if pictures else speaker.live_line()
+    with StopRequest(lambda: speaker.say("stopping")) as stop, line as redraw:
+
+        def show(found: Found) -> None:
+            if speaker.as_json:
+                speaker.emit_line(found.line(model.names))
+            elif pictures:
+                speaker.show_line(f"{found.frame.source}: {found.counts(model.names)}")
+            if redraw is not None:
+                redraw(found.status(source, model.names))
+
+        summary = run(
+            detector,
+            source,
+            model.names,
+            output,
+            on_frame=show,
+            on_fault=speaker.complain,
+            stop=stop,
+        )
+    if summary.frames:
+        (speaker.say if speaker.as_json else speaker.show_line)(str(summary))
+    if summary.saved is not None:
+        speaker.say(f"saved {summary.saved}")
+    if summary.error is not None:
+        raise summary.error
+    return summary.exit_code

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
+import os
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from musgd_cli.data.images import opencv
-from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError
+from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
 from musgd_cli.predict import model as models
-from musgd_cli.signals import StopRequest
 
 REQUIREMENTS = "requirements.txt"
 
@@ -20,24 +26,52 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
     """Run the model in ``folder`` on what the command line names.
 
     Args:
-        folder: Of an artifact.
+        folder: Of an artifact; beside it lie the requirements.
         arguments: The command line. Default: this process's own.
 
     Returns:
         The exit code, as `musgd_cli.errors.ExitCode` has it.
     """
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that is no UTF-8, or a locale that is not, must not end the work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    speaker = Speaker(folder.parent / REQUIREMENTS)
     try:
-        return _predict(folder, options)
+        options = _parser().parse_args(arguments)
+        speaker.as_json, speaker.quiet = options.json, options.quiet
+        code = _predict(folder, options, speaker)
+        sys.stdout.flush()
     except MusgdError as error:
-        _complain(error)
+        speaker.complain(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # a reader that has seen enough, as in `predict.py … | head`
+        _give_up_stdout()
+        return int(ExitCode.DONE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _give_up_stdout()
+        what = os.strerror(error.errno)
+        speaker.complain(MusgdError(what, "free some space, then run the command again"))
+        return int(ExitCode.FAILED)
+    return code
+
+
+def _give_up_stdout() -> None:
+    # What is still in its buffer would fail once more, with a complaint, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"{self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="predict.py",
         description="Find objects: predict.py photo.jpg",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -46,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("source", help="an image, a folder of images, a video, a camera's index (0) or a URL")
     add("--conf", type=_share, default=0.25, metavar="X", help="lowest score of a box")
     add("--iou", type=_share, default=0.7, metavar="X", help="overlap above which NMS drops a box")
-    add("--max-det", type=_count, default=300, metavar="N", help="most boxes an image")
+    add("--max-det", type=_positive, default=300, metavar="N", help="most boxes an image")
     add("--threads", type=_count, default=0, metavar="N", help="of the engine; 0: every core")
     add("--out", type=Path, metavar="DIR", help="for what is drawn; None: below predictions/")
     add("--no-save", action="store_true", help="draw and save nothing")
@@ -69,55 +103,81 @@ def _count(text: str) -> int:
     return value
 
 
-def _complain(error: MusgdError) -> None:
-    mend = error.mend
-    if isinstance(error, UnsupportedError) and "pip install" in mend:
-        mend = f"pip install -r {REQUIREMENTS}"  # `mend` names an extra of musgd, which is not here
-    sys.stderr.write(f"error: {error.what}\nmend: {mend}\n")
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
 
 
-def _predict(folder: Path, options: argparse.Namespace) -> int:
+class Speaker:
+    """A `musgd_cli.predict.session.Speaker` of plain text.
+
+    Args:
+        requirements: Installs what a bundle needs.
+    """
+
+    def __init__(self, requirements: Path) -> None:
+        self.as_json = False
+        self.quiet = False
+        self._requirements = requirements
+
+    def emit_line(self, record: Mapping[str, Any]) -> None:
+        """See `musgd_cli.predict.session.Speaker`, as for the others."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    def show_line(self, text: str) -> None:
+        """Print a result for people."""
+        if not self.as_json:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """Tell how the work goes."""
+        if not self.quiet:
+            sys.stderr.write(f"{text}\n")
+
+    def complain(self, error: MusgdError) -> None:
+        """Tell what failed."""
+        mend = error.mend
+        if isinstance(error, UnsupportedError) and "musgd-cli[" in mend:
+            # It names an extra of musgd, which is not here.
+            python = shlex.quote(sys.executable or "python3")
+            mend = f"{python} -m pip install -r {shlex.quote(str(self._requirements))}"
+        sys.stderr.write(f"error: {error.what}\nmend: {mend}\n")
+
+    @contextmanager
+    def live_line(self) -> Iterator[Callable[[str], None] | None]:
+        """Redraw a line on stderr."""
+        is_alone = not (self.as_json and sys.stdout.isatty())
+        if self.quiet or not is_alone or not sys.stderr.isatty():
+            yield None
+            return
+
+        def redraw(text: str) -> None:
+            width = shutil.get_terminal_size().columns - 1  # what wraps is not redrawn
+            sys.stderr.write(f"\r\x1b[K{text[:width]}")
+            sys.stderr.flush()
+
+        yield redraw
+        redraw("")
+
+
+def _predict(folder: Path, options: argparse.Namespace, speaker: Speaker) -> int:
     opencv()
     from musgd_cli.predict import session
-    from musgd_cli.predict.output import Output, free_path
-    from musgd_cli.predict.sources import open_source
 
-    watched = sys.stderr.isatty() and not options.quiet
-    model = models.read(folder)
-    source = open_source(options.source)
-    pictures = source.fps is None
-    output = None
-    if not options.no_save:
-        output = Output(options.out or free_path(Path("predictions"), source.stem, ""), source)
-    detector = session.open_detector(
-        folder,
-        model,
+    job = session.Job(
+        source=options.source,
+        save=not options.no_save,
+        out=options.out,
+        place=Path("predictions"),
         threads=options.threads,
         conf=options.conf,
         iou=options.iou,
         max_det=options.max_det,
     )
-
-    def show(found: session.Found) -> None:
-        if options.json:
-            sys.stdout.write(json.dumps(found.line(model.names), allow_nan=False) + "\n")
-            sys.stdout.flush()
-        elif pictures:
-            sys.stdout.write(f"{found.frame.source}: {found.counts(model.names)}\n")
-        if watched and not pictures:
-            sys.stderr.write(f"\r\x1b[K{found.status(source, model.names)}")
-
-    with StopRequest(lambda: None) as stop:
-        summary = session.run(
-            detector, source, model.names, output, on_frame=show, on_fault=_complain, stop=stop
-        )
-    if watched and not pictures:
-        sys.stderr.write("\r\x1b[K")
-    stream = sys.stderr if options.json else sys.stdout
-    if summary.frames and not (options.json and options.quiet):
-        stream.write(f"{summary}\n")
-    if summary.saved is not None and not options.quiet:
-        sys.stderr.write(f"saved {summary.saved}\n")
-    if summary.error is not None:
-        raise summary.error
-    return int(summary.exit_code)
+    called = folder.parent.name
+    return int(session.predict(folder, models.read(folder), called, job, speaker))

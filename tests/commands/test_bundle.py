@@ -127,15 +127,17 @@ def test_without_its_engine_the_requirements_are_named(workshop: Path) -> None:
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
         "error: ncnn is not installed: there is no module ncnn",
-        "mend: pip install -r requirements.txt",
+        f"mend: {sys.executable} -m pip install -r {workshop}/packed/requirements.txt",
     ]
 
 
 def test_a_zip_is_the_same_bytes_each_time_and_takes_a_free_name(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny.make_null(Path("runs/r/artifacts/tiny"))
-    for _ in range(2):
+    pytest.importorskip("ncnn")
+    for maker in ("anna", "ben"):
+        # Where it was made is no part of it.
+        tiny.make_ncnn(Path("runs/r/artifacts/tiny"), path=f"/home/{maker}")
         assert main(["bundle", "r", "--json"]) == 0
         printed = json.loads(capsys.readouterr().out)
     first, second = sorted(Path("runs/r/bundles").iterdir())
@@ -145,7 +147,7 @@ def test_a_zip_is_the_same_bytes_each_time_and_takes_a_free_name(
     with zipfile.ZipFile(first) as archive:
         archive.extractall("unpacked")
     done = on_the_board(workshop / "unpacked/tiny/predict.py", "in/a.png", "--json", "--no-save")
-    assert json.loads(done.stdout)["boxes"] == []
+    assert len(json.loads(done.stdout)["boxes"]) == 2
     readme = Path("unpacked/tiny/README.txt").read_text()
     assert f"pip install '{printed['requires'][0]}'" in readme
     assert "AGPL" in readme
@@ -156,7 +158,7 @@ def test_a_zip_is_the_same_bytes_each_time_and_takes_a_free_name(
 def test_nothing_is_overwritten(
     out: str, workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny.make_null(Path("model"))
+    tiny.make_ncnn(Path("model"))
     Path(out).write_text("mine")
     assert main(["bundle", "model", "--out", out]) == 2
     assert f"{out} exists already" in capsys.readouterr().err
@@ -167,11 +169,13 @@ def test_a_model_without_an_engine_or_with_damage_is_refused(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.make_null(Path("model"))
+    assert main(["bundle", "model"]) == 3
     tiny.describe(Path("model"), "tensorrt", ())
     assert main(["bundle", "model"]) == 3
-    tiny.make_null(Path("model"), sha256="0" * 64)
+    tiny.make_ncnn(Path("model"), sha256="0" * 64)
     assert main(["bundle", "model"]) == 1
     err = capsys.readouterr().err
+    assert "a null model cannot be bundled" in err
     assert "a tensorrt model cannot be bundled" in err
     assert "sha256" in err
     assert not Path("runs").exists()

@@ -10,7 +10,7 @@ import pytest
 import tiny_artifact as tiny
 
 from musgd_cli.errors import UsageError
-from musgd_cli.predict import model, session
+from musgd_cli.predict import model
 from musgd_cli.records import SCHEMA
 from musgd_cli.runs import ARTIFACT_FILE
 
@@ -22,7 +22,7 @@ def test_it_is_what_the_record_says(tmp_path: Path) -> None:
 
 
 def test_constants_are_those_of_the_records() -> None:
-    assert (model.RECORD, session.SCHEMA) == (ARTIFACT_FILE, SCHEMA)
+    assert (model.RECORD, model.SCHEMA) == (ARTIFACT_FILE, SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,16 @@ def test_constants_are_those_of_the_records() -> None:
         ({"imgsz": "640"}, "imgsz is '640'"),
         ({"names": None}, "names is None"),
         ({"sha256": 1}, "sha256 is 1"),
+        ({"imgsz": 0}, "imgsz is 0"),
+        ({"imgsz": True}, "imgsz is True"),
+        ({"imgsz": 10**9}, "imgsz is 1000000000"),
+        ({"names": []}, r"names is \[\]"),
+        ({"names": [1]}, r"names is \[1\]"),
+        ({"files": [None]}, r"files is \[None\]"),
+        ({"files": ["../../secret"]}, "files is .*secret"),
+        ({"files": ["/etc/passwd"]}, "files is .*passwd"),
+        ({"files": [], "runtime": "ncnn"}, "names no file"),
+        ({"schema": "2.0"}, "schema 2.0, this reads 1.0"),
     ],
 )
 def test_what_is_no_record_is_told(change: dict[str, object], what: str, tmp_path: Path) -> None:

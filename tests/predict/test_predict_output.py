@@ -14,7 +14,8 @@ import tiny_artifact as tiny
 
 from musgd_cli.errors import MusgdError, UsageError
 from musgd_cli.predict import output as out
-from musgd_cli.predict.output import Output, free_path
+from musgd_cli.predict.output import Output
+from musgd_cli.predict.places import free_path
 from musgd_cli.predict.sources import Frame, open_source
 
 PICTURE = tiny.draw([(0, 0)])
