@@ -925,12 +925,16 @@ class Change(Frozen):
     here: float
     baseline: float
     ratio: float | None
-    """Here over baseline; ``None`` where the baseline's is 0."""
+    """Here over baseline; ``None`` where the baseline's is not above 0."""
     interval: tuple[float, float] | None
     """95 % of the ratio, by the spread of the repeats of both reports; ``None`` without one."""
     difference: Difference
     why: str | None = None
     """Why it cannot be told."""
+
+
+NOT_IN_BOTH: Literal["not measured in both"] = "not measured in both"
+"""Why the figures of a kind are not compared where either report has none."""
 
 
 class Comparison(Frozen):
@@ -944,15 +948,17 @@ class Comparison(Frozen):
     changes: tuple[Change, ...] = ()
     """Of the figures that both measured."""
     not_compared: Mapping[str, str] = Field(default_factory=dict)
-    """``accuracy`` or ``power`` to why; ``everything`` where the baseline has no such report."""
+    """``time``, ``accuracy`` or ``power`` to why; ``everything`` where the baseline has no such
+    report."""
     notes: tuple[str, ...] = ()
     """What else was not the same, in words."""
 
 
 class Broken(Frozen):
-    """A threshold of ``--fail-if`` that a report is beyond, or that it cannot be held to."""
+    """What fails a bench: a report beyond a threshold or that cannot be held to it, or no report."""
 
-    threshold: str
+    threshold: str | None
+    """Of ``--fail-if``; ``None``: what was to be measured was not."""
     artifact: str
     threads: int
     value: float | None
@@ -972,7 +978,7 @@ class BenchReports(Record):
     comparisons: tuple[Comparison, ...] = ()
     """With ``--against``: one a report, in their order."""
     broken: tuple[Broken, ...] = ()
-    """With ``--fail-if``."""
+    """With ``--fail-if`` or ``--against``."""
 
 
 # ------------------------------------------------------------------------------------------- Fit

@@ -182,7 +182,7 @@ def read_json(path: Path) -> Any:
         raise UsageError(
             f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: of lists in lists in lists
         raise UsageError(
             f"{path} is not JSON: {error}", "make it again with the command that wrote it"
         ) from error
@@ -210,6 +210,15 @@ def read_record(path: Path, kind: type[R]) -> R:
             f"{path} holds no {kind.__name__}: {where}: {first['msg']}",
             "make it again with the command that wrote it, or update musgd",
         ) from error
+
+
+def digest_of(file: Path) -> str:
+    """Return what names the contents of a file in a list of many: 64 bits of its SHA-256.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return sha256_of([file])[:16]
 
 
 def sha256_of(files: Iterable[Path]) -> str:

@@ -8,11 +8,12 @@ nothing else happens.
 from __future__ import annotations
 
 import gc
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from statistics import fmean, median
-from time import perf_counter_ns, process_time_ns
+from time import perf_counter_ns, process_time_ns, time
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +34,9 @@ PATIENCE = 5
 
 FEWEST_FRAMES = 10
 """Timed however long they take: a p99 of fewer says nothing."""
+
+HARNESS_FRAMES = 2000
+"""Of nothing, which take about a millisecond."""
 
 MOMENT_S = 1.0
 MOST_MOMENTS = 600
@@ -66,6 +70,9 @@ class WarmUp:
     steady: bool
 
 
+NO_WARM_UP = WarmUp(n=0, seconds=0.0, steady=False)
+
+
 @dataclass(frozen=True)
 class Times:
     """Milliseconds of every timed frame, in order, by stage."""
@@ -73,8 +80,8 @@ class Times:
     pre_ms: tuple[float, ...]
     infer_ms: tuple[float, ...]
     post_ms: tuple[float, ...]
-    harness_ms: float
-    """Median time between two frames: what the loop itself takes."""
+    began: float
+    """Of the first frame, seconds since 1970 UTC."""
     seconds: float
     """Of the whole loop."""
     cpu_s: float
@@ -175,24 +182,39 @@ class FrameLoop:
         self._stages.decode(output)
         return (end - begin) * _MS
 
-    def run(self, seconds: float, at_least: int = FEWEST_FRAMES) -> Times:
+    def run(
+        self,
+        seconds: float,
+        at_least: int = FEWEST_FRAMES,
+        *,
+        on_begin: Callable[[], object] = lambda: None,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> Times:
         """Time frames for so many seconds, and so many frames, whichever takes longer.
 
         With ``seconds`` of 0 it is exactly so many frames.
+
+        Args:
+            seconds: Of the loop.
+            at_least: Frames, however long they take.
+            on_begin: Called right before the first frame.
+            on_end: Called right after the last one, before anything is made of the times.
 
         Garbage is collected before, and not during, the loop.
         """
         prepare, infer, decode = self._stages.prepare, self._stages.infer, self._stages.decode
         images = cycle(self._images)
-        ticks: list[tuple[int, int, int, int]] = []
+        ticks = array("q")  # four a frame; a list of tuples would be a part of the peak memory
         collects = gc.isenabled()
         gc.collect()
         gc.disable()
         try:
+            on_begin()
+            began = time()
             cpu_ns = process_time_ns()
             begin = now = perf_counter_ns()
             end = begin + int(seconds * 1e9)
-            while now < end or len(ticks) < at_least:
+            while now < end or len(ticks) < 4 * at_least:
                 image = next(images)
                 t0 = perf_counter_ns()
                 x = prepare(image)
@@ -201,20 +223,40 @@ class FrameLoop:
                 t2 = perf_counter_ns()
                 decode(output)
                 now = perf_counter_ns()
-                ticks.append((t0, t1, t2, now))
+                ticks.extend((t0, t1, t2, now))
             cpu_ns = process_time_ns() - cpu_ns
+            on_end()
         finally:
             if collects:
                 gc.enable()
-        times = np.array(ticks)
+        times = np.frombuffer(ticks, np.int64).reshape(-1, 4)
         spans = np.diff(times, axis=1) * _MS
-        between = (times[1:, 0] - times[:-1, 3]) * _MS
         return Times(
             pre_ms=tuple(spans[:, 0].tolist()),
             infer_ms=tuple(spans[:, 1].tolist()),
             post_ms=tuple(spans[:, 2].tolist()),
-            harness_ms=float(np.median(between)) if len(between) else 0.0,
+            began=began,
             seconds=(now - begin) / 1e9,
             cpu_s=cpu_ns / 1e9,
             pace=pace((times[:, 3] - times[0, 0]) / 1e9),
         )
+
+
+class _NoStages:
+    """A frame of which nothing is done."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return image  # type: ignore[return-value]
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return x
+
+    def decode(self, output: NDArray[np.float32]) -> object:
+        return output
+
+
+def harness_ms() -> float:
+    """Return what the loop itself takes a frame: measured by one whose stages do nothing."""
+    loop = FrameLoop(_NoStages(), [np.zeros((1, 1, 3), np.uint8)])
+    times = loop.run(0, HARNESS_FRAMES)
+    return 1000 * times.seconds / HARNESS_FRAMES

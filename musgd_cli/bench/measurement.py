@@ -3,88 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from musgd_cli import __version__
 from musgd_cli.bench import process
 from musgd_cli.bench.clock import FEWEST_FRAMES, latency
+from musgd_cli.bench.images import Images
 from musgd_cli.bench.interval import is_stable, prediction_interval
 from musgd_cli.bench.messages import Accuracy, ScoringTask, Timing, TimingTask
 from musgd_cli.bench.process import OnProgress, Progress
-from musgd_cli.bench.selection import require_same_classes
 from musgd_cli.bench.subject import Subject
 from musgd_cli.bench.watch import Watch
-from musgd_cli.data import load
-from musgd_cli.data.dataset import DataSet
 from musgd_cli.hardware.power import PowerMeter
 from musgd_cli.hardware.thermal import Device
-from musgd_cli.records import Artifact, BenchReport, BenchSettings, Host, PowerReading, Repeat
-
-FRAMES = 16
-"""Images that are timed, spread evenly over the split."""
+from musgd_cli.records import BenchReport, BenchSettings, Host, PowerReading, Repeat
 
 
 def device_of(runtime: str) -> Device:
     """Return what an engine computes on."""
     return "gpu" if runtime == "tensorrt" else "cpu"
-
-
-# ---------------------------------------------------------------------------------- which images
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a model is timed and scored on."""
-
-    data_set: DataSet | None
-    scored: tuple[Path, ...]
-    timed: tuple[Path, ...]
-    n_excluded: int
-    """Images of the split that are not scored because they calibrated a model."""
-
-    @classmethod
-    def of(cls, subject: Subject, data: str | None, exclude: Collection[str] = ()) -> Images:
-        """Choose the images for a model.
-
-        Args:
-            subject: The model.
-            data: Data set: its ``test`` split, else its ``val``. Without one accuracy is not
-                measured, and noise is timed.
-            exclude: Images not to score, by their path in the data set; those that calibrated
-                this model are always left out.
-
-        Raises:
-            UsageError: The data set is missing or is not the one the model was made for.
-        """
-        if data is None:
-            return cls(None, (), (), 0)
-        data_set = load(data)
-        require_same_classes(subject.path, subject.artifact.names, data_set)
-        images = data_set.images(data_set.score_split)
-        left_out = calibration_images([subject.artifact]) | frozenset(exclude)
-        scored = tuple(image for image in images if data_set.name_of(image) not in left_out)
-        return cls(data_set, scored, _spread(scored or images, FRAMES), len(images) - len(scored))
-
-
-def calibration_images(artifacts: Collection[Artifact]) -> frozenset[str]:
-    """Return the images that calibrated any of ``artifacts``, by their path in the data set."""
-    return frozenset(
-        image
-        for artifact in artifacts
-        if artifact.calibration is not None
-        for image in artifact.calibration.images
-    )
-
-
-def _spread(images: tuple[Path, ...], n: int) -> tuple[Path, ...]:
-    n = min(n, len(images))
-    return tuple(images[i * len(images) // n] for i in range(n))
 
 
 # --------------------------------------------------------------------------------------- accuracy
@@ -107,11 +48,8 @@ def score(
         UnsupportedError: The model's runtime is not installed here.
         MusgdError: The model, an image or its labels are damaged, or the process died.
     """
-    if images.data_set is None:
-        return "no data set; give one with --data"
-    if not images.scored:
-        name, split = images.data_set.path.name, images.data_set.score_split
-        return f"every image of {name}, {split} calibrated a model"
+    if images.data_set is None or images.why_none is not None:
+        return images.why_none or "no data set"
     task = ScoringTask(
         folder=str(subject.folder),
         artifact=subject.artifact,
@@ -177,7 +115,7 @@ class Measurement:
             threads=threads,
             duration_s=0 if frames else settings.duration_s / settings.repeats,
             least_frames=math.ceil(frames / settings.repeats) if frames else FEWEST_FRAMES,
-            warmup_s=settings.warmup_s,
+            warmup_s=None if sustained else settings.warmup_s,
             frames=tuple(map(str, images.timed)),
         )
 
@@ -260,7 +198,7 @@ class Measurement:
             warmup_s=max(timing.warmup_s for timing in timings),
             steady=all(timing.steady for timing in timings),
             seconds=seconds,
-            n_frames=len(images.timed),
+            n_frames=first.n_frames,
             sustained=self._sustained,
             repeats=tuple(map(_repeat, timings)),
             latency_ms=figures,

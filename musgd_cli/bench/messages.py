@@ -28,7 +28,8 @@ class TimingTask(Frozen):
     duration_s: float
     least_frames: int
     """Timed however long they take."""
-    warmup_s: float
+    warmup_s: float | None
+    """At least; ``None``: no warm-up."""
     frames: tuple[str, ...]
     """Images that are timed, round and round; without any, one of seeded noise."""
 
@@ -58,6 +59,8 @@ class Timing(Frozen):
     pre_ms: tuple[float, ...]
     infer_ms: tuple[float, ...]
     post_ms: tuple[float, ...]
+    n_frames: int
+    """Different images timed; 0: noise."""
     harness_ms: float
     seconds: float
     cpu_s: float

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from pydantic import ValidationError
 
 from musgd_cli.bench.messages import (
     Accuracy,
@@ -101,8 +104,9 @@ def _environment(threads: int) -> dict[str, str]:
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     # The very musgd that runs here, installed or not.
     here = str(Path(__file__).parents[2])
-    path = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{here}{os.pathsep}{path}" if path else here
+    if here != sysconfig.get_path("purelib"):  # which it would put before the standard library
+        path = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{here}{os.pathsep}{path}" if path else here
     return environment
 
 
@@ -153,7 +157,10 @@ def _converse(
         try:
             _tell(worker, task.model_dump_json())
             for line in worker.stdout:
-                event = Event.model_validate_json(line)
+                try:
+                    event = Event.model_validate_json(line)
+                except ValidationError:
+                    break  # it died in the middle of it; what it died of is told below
                 if event.kind == "progress" and event.phase is not None:
                     on_progress(Progress(event.phase, event.done, event.total))
                 elif event.kind == "ready":

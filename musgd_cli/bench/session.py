@@ -8,22 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from musgd_cli.bench.measurement import (
-    Images,
-    Measurement,
-    Shift,
-    calibration_images,
-    device_of,
-    score,
-    shift,
-)
+from musgd_cli.bench.images import Choice, Images
+from musgd_cli.bench.measurement import Measurement, Shift, device_of, score, shift
 from musgd_cli.bench.messages import Accuracy
 from musgd_cli.bench.process import Progress
-from musgd_cli.bench.selection import data_of, parent_of, report_file
+from musgd_cli.bench.selection import parent_of, report_file
 from musgd_cli.bench.subject import Subject
 from musgd_cli.bench.watch import at_rest
-from musgd_cli.data import load
-from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.errors import MusgdError
 from musgd_cli.hardware import detect, usable_cores
 from musgd_cli.hardware.power import PowerMeter, best_meter, why_none
 from musgd_cli.hardware.thermal import Device
@@ -85,31 +77,29 @@ def measure_all(
     Yields:
         One outcome a model and thread count, in their order, once all are measured.
 
+    What nobody foresaw is raised at the end, when the others' reports are kept.
+
     Raises:
-        UsageError: A data set cannot be read.
+        UsageError: The data set cannot be read.
         MusgdError: Reports cannot be written where they belong.
     """
     if sustained:
         settings = settings.model_copy(update={"repeats": SUSTAINED_REPEATS})
     counts = dict.fromkeys(count or usable_cores() for count in threads or (settings.threads,))
-    exclude = calibration_images([subject.artifact for subject in subjects])
-    data_sets = [data or data_of(subject) for subject in subjects]
-    for subject, path in zip(subjects, data_sets, strict=True):
-        if path is not None:
-            _check_data(path, subject if data is None else None)
-        if keep:
-            require_writable(report_file(subject, 0, datetime.now()).parent)
+    choice = Choice(subjects, data)
+    for subject in subjects if keep else ():
+        require_writable(report_file(subject, 0, datetime.now()).parent)
     host = detect()
     meters = _Meters(meter_for or (lambda device: best_meter(device=device)), settings.idle_s)
     jobs: list[_Job] = []
-    for subject, path in zip(subjects, data_sets, strict=True):
+    for subject in subjects:
         meter = meters.of(device_of(subject.artifact.runtime), _bound(on_progress, subject))
         with _Blame() as blame:
-            images = Images.of(subject, path, exclude)
+            images = choice.of(subject)
         for count in counts:
-            job = _Job(subject, count, error=blame.error)
+            job = _Job(subject, count, error=blame.error, unforeseen=blame.unforeseen)
             jobs.append(job)
-            if blame.error is None:
+            if blame.error is None and blame.unforeseen is None:
                 job.measurement = Measurement(
                     subject,
                     images,
@@ -125,7 +115,8 @@ def measure_all(
     scorer = _Scorer(subjects, on_progress) if scored else None
     for job in jobs:
         if job.measurement is None:
-            yield Outcome(job.subject, job.threads, error=job.error)
+            if job.unforeseen is None:
+                yield Outcome(job.subject, job.threads, error=job.error)
             continue
         accuracy: Accuracy | str = "not asked for"
         parent: Shift | None = None
@@ -135,6 +126,8 @@ def measure_all(
                 parent = scorer.shift(job.subject, job.measurement.images)
         if blame.error is not None:
             accuracy = blame.error.what
+        elif blame.unforeseen is not None:
+            accuracy = f"scoring failed: {type(blame.unforeseen).__name__}"
         device = device_of(job.subject.artifact.runtime)
         report = job.measurement.report(
             host,
@@ -147,7 +140,11 @@ def measure_all(
         if keep:
             kept = report_file(job.subject, job.threads, datetime.now())
             write_record(kept, report)
+        job.unforeseen = blame.unforeseen
         yield Outcome(job.subject, job.threads, report=report, kept=kept, error=blame.error)
+    for job in jobs:
+        if job.unforeseen is not None:
+            raise job.unforeseen
 
 
 @dataclass
@@ -159,27 +156,33 @@ class _Job:
     measurement: Measurement | None = None
     """``None`` once something ailed it."""
     error: MusgdError | None = None
+    unforeseen: Exception | None = None
 
     def repeat(self, on_progress: Callable[[Progress], None]) -> None:
         if self.measurement is None:
             return
         with _Blame() as blame:
             self.measurement.repeat(on_progress)
-        if blame.error is not None:
-            self.measurement, self.error = None, blame.error
+        self.error, self.unforeseen = blame.error, blame.unforeseen
+        if self.error is not None or self.unforeseen is not None:
+            self.measurement = None
 
 
 class _Blame:
-    """Keeps a foreseen failure to one model."""
+    """Keeps a failure to one model."""
 
     error: MusgdError | None = None
+    unforeseen: Exception | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        self.error = error if isinstance(error, MusgdError) else None
-        return self.error is not None
+        if isinstance(error, MusgdError):
+            self.error = error
+        elif isinstance(error, Exception):
+            self.unforeseen = error
+        return isinstance(error, Exception)
 
 
 class _Meters:
@@ -209,20 +212,26 @@ class _Scorer:
     def __init__(self, subjects: Sequence[Subject], on_progress: OnProgress) -> None:
         self._subjects = subjects
         self._on_progress = on_progress
-        self._known: dict[tuple[object, ...], Accuracy | str] = {}
+        self._known: dict[tuple[object, ...], Accuracy | str | MusgdError] = {}
 
     def accuracy(self, subject: Subject, images: Images) -> Accuracy | str:
         artifact = subject.artifact
         data = images.data_set.path if images.data_set is not None else None
         key = (artifact.sha256, artifact.runtime, artifact.precision, data, images.scored)
         if key not in self._known:
-            self._known[key] = score(
-                subject,
-                images,
-                threads=usable_cores(),
-                on_progress=_bound(self._on_progress, subject),
-            )
-        return self._known[key]
+            try:
+                self._known[key] = score(
+                    subject,
+                    images,
+                    threads=usable_cores(),
+                    on_progress=_bound(self._on_progress, subject),
+                )
+            except MusgdError as error:
+                self._known[key] = error
+        known = self._known[key]
+        if isinstance(known, MusgdError):
+            raise known
+        return known
 
     def shift(self, subject: Subject, images: Images) -> Shift | None:
         """Hold a model's scores against its float parent's; ``None`` where that is not at hand."""
@@ -244,15 +253,3 @@ def _why_no_power(device: Device) -> str:
     """Say why no meter measured work on ``device``."""
     unused = best_meter(device=device)
     return why_none(device=device) if unused is None else f"{unused.source} was not to be used"
-
-
-def _check_data(path: str, of_run: Subject | None) -> None:
-    try:
-        load(path)
-    except UsageError as error:
-        if of_run is None:
-            raise
-        raise UsageError(
-            f"{of_run.path} was trained on a data set that is not here: {error.what}",
-            "give the data set with --data",
-        ) from error

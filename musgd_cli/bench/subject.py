@@ -20,6 +20,8 @@ class Subject:
     artifact: Artifact
     made_by: str | None = None
     """Who made it, as its metadata says; ``None``: musgd."""
+    calibrated_on: str | None = None
+    """File name of the data set whose ``val`` images calibrated it, as that metadata says."""
 
     @property
     def path(self) -> Path:

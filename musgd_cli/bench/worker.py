@@ -7,10 +7,12 @@ goes in and out.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
+import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter_ns
@@ -41,11 +43,23 @@ FRAMES_MB = 64
 DIGITS = 4
 """Of a millisecond: a tenth of a microsecond is below what the clock tells."""
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 Send = Callable[[Event], None]
+
+
+def _die_with_the_bench() -> None:
+    """Have Linux kill this process when its parent ends, however that ends: nobody would stop it.
+
+    Where there is no ``prctl`` it goes on to its end.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> int:
     """Measure what stdin asks for."""
+    _die_with_the_bench()
     # Runtimes print to stdout as they please; the channel to the bench is not theirs.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -80,13 +94,13 @@ def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Tim
     Args:
         task: What to measure.
         send: Takes an event.
-        wait: Blocks until the timing may begin.
+        wait: Blocks until the timing may begin; says nothing where nobody waits for it any more.
 
     Raises:
         MusgdError: The model or an image is damaged.
         UnsupportedError: A runtime or OpenCV is missing.
     """
-    from musgd_cli.bench.clock import FrameLoop, warm_up
+    from musgd_cli.bench.clock import NO_WARM_UP, FrameLoop, harness_ms, warm_up
     from musgd_cli.data.images import opencv
     from musgd_cli.runtime import check_files, engine_class
 
@@ -102,21 +116,28 @@ def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Tim
     engine = open_engine(folder, artifact, task.threads)
     load_ms = (perf_counter_ns() - begin) / 1e6
 
-    loop = FrameLoop(Detector(engine, artifact), _frames(task.frames, artifact.imgsz))
+    frames = _frames(task.frames)
+    loop = FrameLoop(Detector(engine, artifact), frames or [_noise(artifact.imgsz)])
     first_inference_ms = loop.once()
     send(Event(kind="progress", phase="warm-up"))
-    warm = warm_up(loop.once, task.warmup_s)
-    send(Event(kind="ready"))
-    wait()
-    began = time.time()
-    times = loop.run(task.duration_s, task.least_frames)
-    send(Event(kind="timed"))
-    peak_memory_mb = _peak_memory_mb()
+    warm = NO_WARM_UP if task.warmup_s is None else warm_up(loop.once, task.warmup_s)
+    memory: list[float | None] = []
+
+    def begin_timing() -> None:
+        send(Event(kind="ready"))
+        if not wait():  # the bench is gone
+            raise SystemExit(1)
+
+    def end_timing() -> None:
+        send(Event(kind="timed"))
+        memory.append(_peak_memory_mb())
+
+    times = loop.run(task.duration_s, task.least_frames, on_begin=begin_timing, on_end=end_timing)
     engine.close()
     import numpy
 
     return Timing(
-        began=began,
+        began=times.began,
         load_ms=load_ms,
         first_inference_ms=first_inference_ms,
         warmup=warm.n,
@@ -125,11 +146,12 @@ def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Tim
         pre_ms=_rounded(times.pre_ms),
         infer_ms=_rounded(times.infer_ms),
         post_ms=_rounded(times.post_ms),
-        harness_ms=times.harness_ms,
+        n_frames=len(frames),
+        harness_ms=harness_ms(),
         seconds=times.seconds,
         cpu_s=times.cpu_s,
         pace=times.pace,
-        peak_memory_mb=peak_memory_mb,
+        peak_memory_mb=memory[0],
         runtime_version=engine.version,
         engine=dict(engine.settings),
         versions={
@@ -144,9 +166,7 @@ def _rounded(samples_ms: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(sample, DIGITS) for sample in samples_ms)
 
 
-def _frames(paths: Sequence[str], imgsz: int) -> list[NDArray[np.uint8]]:
-    import numpy as np
-
+def _frames(paths: Sequence[str]) -> list[NDArray[np.uint8]]:
     from musgd_cli.data.images import read_image
 
     frames: list[NDArray[np.uint8]] = []
@@ -154,10 +174,13 @@ def _frames(paths: Sequence[str], imgsz: int) -> list[NDArray[np.uint8]]:
         frames.append(read_image(Path(path)))
         if sum(frame.nbytes for frame in frames) > FRAMES_MB * 2**20:
             break
-    if not frames:
-        noise = np.random.default_rng(0).integers(0, 256, (imgsz, imgsz, 3), np.uint8)
-        frames.append(noise)
     return frames
+
+
+def _noise(imgsz: int) -> NDArray[np.uint8]:
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (imgsz, imgsz, 3), np.uint8)
 
 
 def score(task: ScoringTask, send: Send) -> Accuracy:
@@ -167,6 +190,8 @@ def score(task: ScoringTask, send: Send) -> Accuracy:
         MusgdError: The model, an image or a label file is damaged.
         UnsupportedError: A runtime or OpenCV is missing.
     """
+    import numpy as np
+
     from musgd_cli.bench import accuracy
     from musgd_cli.bench.pairs import CONFIDENCE
     from musgd_cli.bench.scoring import detections
@@ -182,7 +207,8 @@ def score(task: ScoringTask, send: Send) -> Accuracy:
     images = map(Path, task.images)
     for found, objects in detections(engine, task.artifact, load(task.data), images):
         matched.append(accuracy.match(found, objects))
-        boxes.append(tuple(map(tuple, found[found[:, 4] > CONFIDENCE].tolist())))
+        shown = (found[:, 4] > CONFIDENCE) & np.isfinite(found).all(axis=1)
+        boxes.append(tuple(map(tuple, found[shown].tolist())))
         progress = Event(kind="progress", phase="scoring", done=len(boxes), total=len(task.images))
         send(progress)
     engine.close()

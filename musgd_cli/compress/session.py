@@ -39,7 +39,7 @@ from musgd_cli.records import (
     SkippedExport,
 )
 from musgd_cli.runtime.telemetry import block_telemetry
-from musgd_cli.storage import require_writable, sha256_of, write_failed
+from musgd_cli.storage import digest_of, require_writable, sha256_of, write_failed
 from musgd_cli.train.checkpoint import load_weights
 
 if TYPE_CHECKING:
@@ -497,4 +497,5 @@ class _Builder:
             seed=chosen.seed,
             split=calibration.SPLIT,
             images=chosen.names,
+            digests=tuple(map(digest_of, chosen.images)),
         )

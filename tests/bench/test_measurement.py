@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 import tiny_artifact as tiny
@@ -22,8 +24,9 @@ from musgd_cli.bench.process import Progress
 from musgd_cli.bench.session import Outcome
 from musgd_cli.bench.subject import Subject
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
-from musgd_cli.records import BenchReport, BenchSettings, PowerReading
+from musgd_cli.records import BenchReport, BenchSettings, Plan, PowerReading, Settled
 from musgd_cli.runs import read_artifact
+from musgd_cli.storage import digest_of, write_record
 
 QUICK = BenchSettings(threads=1, duration_s=0.2, repeats=1, warmup_s=0, idle_s=0)
 
@@ -260,6 +263,56 @@ def test_so_many_frames_as_asked(tmp_path: Path) -> None:
     assert measure(tmp_path, settings=settings, frames=100).n == 102  # 34 in each
 
 
+def test_only_the_images_that_fit_are_timed_and_told(tmp_path: Path) -> None:
+    tiny.make_null(tmp_path / "a")
+    assert measure(tmp_path / "a").n_frames == 0
+    large = tiny.make_data(tmp_path / "large", n_images=4)
+    for file in (tmp_path / "large/images/val").iterdir():
+        cv2.imwrite(str(file), np.zeros((3000, 4000, 3), np.uint8))  # 34 MB in memory
+    assert measure(tmp_path / "a", data=str(large), scored=False).n_frames == 2
+
+
+def test_data_that_a_run_left_behind_is_no_hindrance(tmp_path: Path) -> None:
+    # As README says: copy the run to the board, and bench it there.
+    artifact = tmp_path / "runs/r/artifacts/x"
+    tiny.make_null(artifact)
+    settled = Settled(value="/elsewhere/cells.yaml", source="--data")
+    plan = Plan(profile="x86-cpu", target="pi4b", settings={"train.data": settled})
+    write_record(tmp_path / "runs/r/plan.json", plan)
+    report = measure(artifact)
+    assert report.map50_95 is None
+    assert report.n_frames == 0
+    assert report.accuracy_note is not None
+    assert "/elsewhere/cells.yaml does not exist" in report.accuracy_note
+    assert "--data" in report.accuracy_note
+
+
+def test_an_image_that_calibrated_under_another_name_is_not_scored(
+    tmp_path: Path, data: Path
+) -> None:
+    image = data.parent / "images/val/2.png"
+    calibration = tiny.calibrated_on("train/elsewhere.png").model_copy(
+        update={"digests": (digest_of(image),)}
+    )
+    tiny.make_null(tmp_path, calibration=calibration)
+    report = measure(tmp_path, data=str(data))
+    assert (report.n_images, report.n_excluded) == (5, 1)
+
+
+def test_a_model_whose_maker_calibrated_it_on_what_would_be_scored(
+    tmp_path: Path, data: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    artifact = tiny.make_onnx(tmp_path)
+    subject = Subject(tmp_path, artifact, "Ultralytics 8.4.190", calibrated_on="data.yaml")
+    (outcome,) = measure_all([subject], settings=QUICK, data=str(data), keep=False)
+    assert outcome.report is not None
+    assert outcome.report.map50_95 is None
+    assert outcome.report.accuracy_note == "its maker calibrated it on images of data.yaml, val"
+    assert outcome.report.n_frames == 6
+
+
 def test_a_sustained_run_is_one_process(tmp_path: Path) -> None:
     tiny.make_null(tmp_path)
     settings = QUICK.model_copy(update={"repeats": 5, "duration_s": 2.6})
@@ -269,6 +322,7 @@ def test_a_sustained_run_is_one_process(tmp_path: Path) -> None:
     assert len(report.moments) >= 2
     assert report.p50_interval_ms is None
     assert report.stable is None
+    assert (report.warmup, report.steady) == (0, False)  # its begin belongs to what it shows
 
 
 def test_progress_tells_every_phase_and_counts_the_scored(
@@ -401,6 +455,31 @@ def test_a_runtime_that_crashes_is_named_with_its_signal(
     assert caught.value.mend
 
 
+def test_a_last_word_that_is_cut_off_is_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is killed while it writes: of that, not of half a line of JSON, it is said to have died.
+    does = 'os.write(3, b\'{"kind": "do\'); os.kill(os.getpid(), signal.SIGKILL)'
+    runtime_that(does, tmp_path, monkeypatch)
+    tiny.make_onnx(tmp_path)
+    with pytest.raises(MusgdError, match="for want of memory"):
+        measure(tmp_path)
+
+
+def test_what_nobody_foresaw_loses_no_others_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime_that("1 / 0", tmp_path, monkeypatch)
+    tiny.make_onnx(tmp_path / "a")
+    tiny.make_null(tmp_path / "b")
+    subjects = [Subject(tmp_path / name, read_artifact(tmp_path / name)) for name in "ab"]
+    found = measure_all(subjects, settings=QUICK, keep=False, meter_for=lambda _: None)
+    first = next(found)
+    assert (first.subject.name, first.report is not None) == ("b", True)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        next(found)
+
+
 def test_a_missing_runtime_is_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     does = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
     runtime_that(does, tmp_path, monkeypatch)
@@ -451,3 +530,25 @@ def test_the_worker_dies_with_the_bench(tmp_path: Path) -> None:
     finally:
         bench.kill()
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_whose_bench_was_killed_does_not_go_on(tmp_path: Path) -> None:
+    tiny.make_null(tmp_path)
+    code = (
+        "from musgd_cli.bench import choose, measure_all\n"
+        "from musgd_cli.records import BenchSettings\n"
+        "settings = BenchSettings(threads=1, duration_s=60, repeats=1, warmup_s=60, idle_s=0)\n"
+        f"list(measure_all(choose([{str(tmp_path)!r}]), settings=settings, keep=False,\n"
+        "     meter_for=lambda device: None,\n"
+        "     on_progress=lambda subject, step: print(step.phase, flush=True)))\n"
+    )
+    bench = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert bench.stdout is not None
+        assert bench.stdout.readline() == "load\n"
+        (worker,) = psutil.Process(bench.pid).children()
+        assert bench.stdout.readline() == "warm-up\n"
+    finally:
+        bench.kill()
+    gone, _ = psutil.wait_procs([worker], timeout=10)
+    assert gone
