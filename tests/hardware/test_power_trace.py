@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from musgd_cli.errors import UsageError
 from musgd_cli.hardware.power import CsvMeter, Trace, read_trace
+from musgd_cli.hardware.power.trace import FEWEST_SAMPLES
 
 START = 1_795_000_000.0
 """2026-11-18 11:06:40 UTC."""
@@ -68,7 +69,6 @@ def test_what_meters_write(text: str, write: Write) -> None:
     assert [at for at, _ in trace.samples] == pytest.approx([START, START + 0.5], abs=1e-6)
     assert [watts for _, watts in trace.samples] == pytest.approx([5.0, 6.5])
     assert trace.hz == pytest.approx(2.0)
-    assert trace.energy_j(START, START + 0.5) == pytest.approx(0.5 * 5.75)
 
 
 def test_a_coarse_clock_gives_one_sample_a_tick(write: Write) -> None:
@@ -95,6 +95,9 @@ def test_a_coarse_clock_gives_one_sample_a_tick(write: Write) -> None:
         ("time,power_w\n1795000000,nan\n", "line 2: nan W"),
         ("time,power_w\n1795000000,inf\n", "line 2: inf W"),
         ("time,power_w\n1795000000,1e9\n", "line 2"),
+        # A shunt whose two ends were swapped.
+        ("time,power_w\n1795000000,-5.0\n", "line 2: -5.0 W.*wrong way round"),
+        ("time,voltage_v,current_a\n1795000000,5,-1\n", "line 2: -5.0 W.*wrong way round"),
         ("time,power_w\nyesterday,5.0\n", "line 2.*yesterday"),
         ("time,power_w\n12.5,5.0\n", "line 2: 12.5 is no time since 1970"),
         # Milliseconds that the header does not own up to.
@@ -120,8 +123,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 # -------------------------------------------------------------------------------------- the energy
 
-powers = st.lists(st.floats(0, 1000), min_size=2, max_size=40)
+powers = st.lists(st.floats(0.1, 1000), min_size=30, max_size=60)
 shares = st.floats(0, 1)
+firsts, middles, lasts = st.floats(0, 0.2), st.floats(0.4, 0.6), st.floats(0.8, 1)
+"""Shares of a trace between any two of which lie samples enough."""
 
 
 def even(watts: list[float], period_s: float = 0.1) -> Trace:
@@ -129,13 +134,43 @@ def even(watts: list[float], period_s: float = 0.1) -> Trace:
 
 
 def test_a_window_between_samples_by_hand() -> None:
-    # 2 W rising to 4 W in the first second, 4 W in the next.
-    trace = Trace(((START, 2.0), (START + 1, 4.0), (START + 2, 4.0)))
-    # From 0.25 s (2.5 W) to 1 s (4 W), then half a second of 4 W.
-    assert trace.energy_j(START + 0.25, START + 1.5) == pytest.approx(0.75 * 3.25 + 0.5 * 4)
-    # Within one interval: 2.5 W to 3.5 W.
-    assert trace.energy_j(START + 0.25, START + 0.75) == pytest.approx(0.5 * 3.0)
-    assert trace.energy_j(START + 1, START + 1) == 0
+    # 2 W rising to 5 W in three seconds, then 5 W.
+    trace = even([2.0, 3.0, 4.0, 5.0, 5.0, 5.0, 5.0], period_s=1)
+    # From 0.25 s (2.25 W) to 3 s (5 W), then two and a half seconds of 5 W.
+    assert trace.energy_j(START + 0.25, START + 5.5) == pytest.approx(2.75 * 3.625 + 2.5 * 5)
+    # From one sample to another.
+    assert trace.energy_j(START + 1, START + 5) == pytest.approx(3.5 + 4.5 + 5 + 5)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        (12.0, 14.0),  # between two samples: what lines join is the power of other work
+        (58.0, 62.0),  # one
+        (59.0, 241.0),  # four
+        (60.0, 60.0),
+    ],
+)
+def test_a_window_with_hardly_a_sample_in_it_has_no_figure(begin: float, end: float) -> None:
+    once_a_minute = even([5.0] * 10, period_s=60)
+    assert once_a_minute.energy_j(START + begin, START + end) is None
+    assert once_a_minute.energy_j(START + begin, START + 301) is not None
+
+
+@given(watts=powers, cuts=st.tuples(shares, shares))
+def test_a_window_with_its_share_of_samples_has_one(
+    watts: list[float], cuts: tuple[float, float]
+) -> None:
+    trace = even(watts)
+    length_s = trace.samples[-1][0] - START
+    begin, end = (START + share * length_s for share in sorted(cuts))
+    inside = sum(begin <= at <= end for at, _ in trace.samples)
+    assert (trace.energy_j(begin, end) is not None) == (inside >= FEWEST_SAMPLES)
+
+
+def test_nothing_runs_on_no_energy() -> None:
+    for watts in (0.0, -5.0):
+        assert even([watts] * 21).energy_j(START, START + 2) is None
 
 
 def test_a_replayed_run_within_1_percent() -> None:
@@ -148,31 +183,31 @@ def test_a_replayed_run_within_1_percent() -> None:
     assert trace.energy_j(START + begin, START + end) == pytest.approx(by_hand, rel=0.01)
 
 
-@given(watts=powers, cuts=st.tuples(shares, shares, shares))
+@given(watts=powers, cuts=st.tuples(firsts, middles, lasts))
 def test_windows_that_adjoin_add_up(watts: list[float], cuts: tuple[float, float, float]) -> None:
     trace = even(watts)
     length_s = trace.samples[-1][0] - START
-    begin, middle, end = (START + share * length_s for share in sorted(cuts))
+    begin, middle, end = (START + share * length_s for share in cuts)
     parts = [trace.energy_j(begin, middle), trace.energy_j(middle, end)]
     whole = trace.energy_j(begin, end)
     assert None not in parts and whole is not None
     assert sum(part or 0 for part in parts) == pytest.approx(whole, rel=1e-9, abs=1e-9)
 
 
-@given(watts=powers, cuts=st.tuples(shares, shares))
+@given(watts=powers, cuts=st.tuples(firsts, lasts))
 def test_energy_lies_between_the_least_and_the_most(
     watts: list[float], cuts: tuple[float, float]
 ) -> None:
     trace = even(watts)
     length_s = trace.samples[-1][0] - START
-    begin, end = (START + share * length_s for share in sorted(cuts))
+    begin, end = (START + share * length_s for share in cuts)
     energy_j = trace.energy_j(begin, end)
     assert energy_j is not None
     seconds = end - begin
     assert min(watts) * seconds - 1e-6 <= energy_j <= max(watts) * seconds + 1e-6
 
 
-@given(watts=st.lists(st.integers(0, 50_000), min_size=2, max_size=20))
+@given(watts=st.lists(st.integers(1, 50_000), min_size=FEWEST_SAMPLES, max_size=20))
 def test_a_unit_is_a_factor_and_nothing_more(
     watts: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -201,6 +236,7 @@ def test_a_gap_voids_the_windows_that_it_touches_and_no_other(
     hole = (1.9, 0.1 * (20 + missing))
     assume(all(abs(cut - edge) > 1e-6 for cut in (begin, end) for edge in hole))
     touched = begin < hole[1] and end > hole[0] and missing >= 5
+    assume(sum(begin <= t <= end for t in times) > FEWEST_SAMPLES)
     energy_j = trace.energy_j(START + begin, START + end)
     assert (energy_j is None) == touched
     if energy_j is not None:
@@ -212,6 +248,7 @@ def test_a_gap_voids_the_windows_that_it_touches_and_no_other(
 )
 def test_a_window_that_is_not_covered(begin: float, end: float) -> None:
     assert even([5.0] * 21).energy_j(START + begin, START + end) is None
+    assert even([5.0] * 21).energy_j(START, START + 2) == pytest.approx(10)
 
 
 @pytest.mark.parametrize("samples", [(), ((START, 5.0),)])
@@ -295,6 +332,20 @@ def test_a_file_that_grows_meanwhile(block: int, tmp_path: Path) -> None:
             )
 
 
+def test_a_meter_of_once_a_minute_keeps_its_rate_and_gives_no_figure_of_seconds(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "plug.csv"
+    now = time.time()
+    rows = "".join(f"{now + 60 * i:.3f},5.0\n" for i in range(-9, 3))
+    path.write_text(f"time,power_w\n{rows}")
+    meter = CsvMeter(path, patience_s=0.2)
+    assert meter.hz == pytest.approx(1 / 60, rel=0.01)
+    meter.begin()
+    time.sleep(0.05)
+    assert meter.end() is None
+
+
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     path = tmp_path / "usb.csv"
     now = time.time()
@@ -304,6 +355,7 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     meter.begin()
     with path.open("a") as file:
         file.write(rows[20][-4:] + "".join(rows[21:]))
+    time.sleep(0.7)
     reading = meter.end()
     assert reading is not None
     assert reading.power_w == pytest.approx(5.0)
@@ -337,11 +389,13 @@ def test_a_clock_that_is_set_in_the_window_voids_it(
 ) -> None:
     path = tmp_path / "usb.csv"
     now = time.time()
-    path.write_text("time,power_w\n" + "".join(f"{now - 5 + i},5\n" for i in range(20)))
+    path.write_text("time,power_w\n" + "".join(f"{now - 1 + i / 20},5\n" for i in range(95)))
     meter = CsvMeter(path, patience_s=0.2)
     meter.begin()
+    time.sleep(0.4)
     assert meter.end() is not None
     meter.begin()
+    time.sleep(0.4)
     really = time.time
     monkeypatch.setattr("time.time", lambda: really() + 2)
     assert meter.end() is None

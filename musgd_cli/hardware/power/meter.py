@@ -27,6 +27,11 @@ ABSURD_W = 100_000.0
 """No machine we run on draws that much."""
 
 
+def three_digits(hz: float | None) -> float | None:
+    """Round a rate to what is known of it; one a minute must not become none."""
+    return None if hz is None else float(f"{hz:.3g}")
+
+
 class PowerMeter(Protocol):
     """An instrument that measures the energy of a window."""
 
@@ -153,7 +158,7 @@ class WindowMeter(ABC, Generic[Value]):
             source=self.source,
             scope=self.scope,
             kind=self.kind,
-            hz=None if self.hz is None else round(self._steps / seconds, 1),
+            hz=None if self.hz is None else three_digits(self._steps / seconds),
         )
 
     def _take(self) -> None:

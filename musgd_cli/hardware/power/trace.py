@@ -15,11 +15,16 @@ from itertools import pairwise
 from pathlib import Path
 
 from musgd_cli.errors import UsageError
-from musgd_cli.hardware.power.meter import ABSURD_W, Scope
+from musgd_cli.hardware.power.meter import ABSURD_W, Scope, three_digits
 from musgd_cli.records import Kind, PowerReading
 
 _GAP_PERIODS = 5.0
 """Samples further apart than so many of the trace's median period: the meter missed some."""
+
+FEWEST_SAMPLES = 5
+"""Samples that must lie within a window. Work begins and ends with a step in power, which lines
+between samples smear over one period at each end: with five, the error is at most a fifth of the
+step, and with none the figure is of other work."""
 
 _PATIENCE_S = 5.0
 """How long a file that grows may lag behind: meters' programs write in blocks."""
@@ -84,8 +89,9 @@ class Trace:
             end: Not before ``begin``.
 
         Returns:
-            Joules; ``None`` where the trace does not cover the window, or has gaps in it: samples
-            further apart than five of its median periods.
+            Joules, above 0; ``None`` where the trace does not cover the window, has fewer than
+            :data:`FEWEST_SAMPLES` in it, or has gaps there: samples further apart than five of its
+            median periods. Nothing runs on 0 J, so then too.
         """
         if begin > end:
             raise ValueError(f"a window from {begin} to {end}")
@@ -94,6 +100,8 @@ class Trace:
         first, last = bisect_right(times, begin) - 1, bisect_left(times, end)
         period_s = self._period_s
         if period_s is None or first < 0 or last >= len(times):
+            return None
+        if bisect_right(times, end) - bisect_left(times, begin) < FEWEST_SAMPLES:
             return None
         energy_j = 0.0
         for (at, watts), (later, later_watts) in pairwise(self.samples[first : last + 1]):
@@ -104,7 +112,7 @@ class Trace:
             # Differences first: a sum of times since 1970 would round to a quarter microsecond.
             middle_w = watts + slope * ((left - at) + (right - at)) / 2
             energy_j += middle_w * (right - left)
-        return energy_j
+        return energy_j if energy_j > 0 else None
 
     @property
     def _period_s(self) -> float | None:
@@ -236,7 +244,9 @@ class _Columns:
             raise ValueError(f"too few columns in {line!r}") from None
         if not _SINCE <= at < _UNTIL:
             raise ValueError(f"{cells[self.time].strip()} is no time since 1970")
-        if not abs(watts) < ABSURD_W:
+        if -ABSURD_W < watts < 0:
+            raise ValueError(f"{watts} W: the meter is wired the wrong way round")
+        if not 0 <= watts < ABSURD_W:
             raise ValueError(f"{watts} W")
         return at, watts
 
@@ -278,7 +288,7 @@ class CsvMeter:
         self._patience_s = patience_s
         self._began: tuple[float, float] | None = None
         self.source = f"csv:{path.name}"
-        self.hz = Trace(self._samples).hz
+        self.hz = three_digits(Trace(self._samples).hz)
         now = time.time()
         off_s = self._samples[-1][0] - now if self._samples else 0.0
         if off_s < -_STALE_S or (self._samples and self._samples[0][0] > now + _STALE_S):
@@ -298,8 +308,8 @@ class CsvMeter:
         """End the window, once the file has got so far.
 
         Returns:
-            ``None`` when the file did not get so far in time, has gaps, or turned to nonsense, or
-            this machine's clock was set meanwhile.
+            ``None`` when the file did not get so far in time, is what :meth:`Trace.energy_j` has
+            no figure for, or turned to nonsense, or this machine's clock was set meanwhile.
 
         Raises:
             RuntimeError: No window was begun.
@@ -315,7 +325,7 @@ class CsvMeter:
         except UsageError:
             return None
         energy_j = trace.energy_j(began, ended)
-        if energy_j is None or energy_j <= 0:
+        if energy_j is None:
             return None
         return PowerReading(
             energy_j=energy_j,
@@ -323,7 +333,7 @@ class CsvMeter:
             source=self.source,
             scope=self.scope,
             kind=self.kind,
-            hz=None if trace.hz is None else round(trace.hz, 1),
+            hz=three_digits(trace.hz),
         )
 
     def _await(self, end: float) -> Trace:
