@@ -1,16 +1,17 @@
 """A report beside an earlier one of the same kind of artifact, on the same machine.
 
 What is compared must differ in one thing, the artifact or its software. So another machine, another
-list of classes and another image size are refused. What sways a figure less, the governor or the
+list of classes and another image size are refused, before anything is measured; what was measured
+is never lost to a baseline that does not fit it. What sways a figure less, the governor or the
 length of the run, is compared and told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, floor, log, sqrt
-from pathlib import Path
+from pathlib import Path, PurePath
 from statistics import fmean, variance
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from musgd_cli.bench.figures import FIGURES, Figure, find
 from musgd_cli.bench.interval import FEWEST_REPEATS, t95
 from musgd_cli.errors import UsageError
 from musgd_cli.records import (
+    NOT_IN_BOTH,
     Artifact,
     BenchReport,
     Change,
@@ -63,6 +65,9 @@ class Identity(NamedTuple):
         ]
 
 
+Names = tuple[str, ...]
+
+
 def require_comparable(
     host: Host,
     artifacts: Iterable[Artifact],
@@ -78,50 +83,59 @@ def require_comparable(
         baseline: What its reports are to be compared with.
 
     Raises:
-        UsageError: See :func:`compare`.
+        UsageError: It is of another machine or of other models: nothing in it can be compared.
     """
     here = _of_this_machine(host, baseline)
+    if not here:
+        raise UsageError(
+            _another_machine(host, baseline),
+            "measure the baseline here: musgd bench --json > baseline.json",
+        )
     asked = [
         (Identity(a.runtime, a.precision, a.imgsz, count, a.target), a.names)
         for a in artifacts
         for count in threads
     ]
-    _require_same_models(asked, here)
+    if any(_alike(kind, names, here) for kind, names in asked):
+        return
+    for kind, names in asked:
+        for other in here:
+            if Identity.of(other) == kind:
+                raise UsageError(
+                    _another_model(names, other.names),
+                    "give a baseline of the same model, or of one with the same classes",
+                )
+    kind, _ = asked[0]
+    fewest = min((kind.differing(Identity.of(other)) for other in here), key=len)
+    raise UsageError(
+        f"the baseline is of another model or setting: {', '.join(fewest)}",
+        "bench the same artifacts with the same --threads as the baseline",
+    )
 
 
 def _of_this_machine(host: Host, baseline: Sequence[BenchReport]) -> list[BenchReport]:
-    differences = [_machine_differences(host, report.host) for report in baseline]
-    if all(differences):
-        fewest = sorted(differences, key=len)[0]
-        raise UsageError(
-            f"the baseline is of another machine: {', '.join(fewest)}",
-            "measure the baseline here: musgd bench --json > baseline.json",
-        )
-    pairs = zip(baseline, differences, strict=True)
-    return [report for report, told in pairs if not told]
+    return [report for report in baseline if not _machine_differences(host, report.host)]
 
 
-def _require_same_models(
-    asked: Sequence[tuple[Identity, tuple[str, ...]]], baseline: Sequence[BenchReport]
-) -> None:
-    alike = [
-        (names, other) for kind, names in asked for other in baseline if Identity.of(other) == kind
+def _alike(kind: Identity, names: Names, baseline: Sequence[BenchReport]) -> list[BenchReport]:
+    """Return the reports that such a one can be compared with: two runs may share a kind."""
+    return [
+        other
+        for other in baseline
+        if Identity.of(other) == kind and (not names or not other.names or names == other.names)
     ]
-    if not alike:
-        first, _ = asked[0]
-        differences = [first.differing(Identity.of(other)) for other in baseline]
-        fewest = sorted(differences, key=len)[0]
-        raise UsageError(
-            f"the baseline is of another model or setting: {', '.join(fewest)}",
-            "bench the same artifacts with the same --threads as the baseline",
-        )
-    for names, other in alike:
-        if names and other.names and names != other.names:
-            raise UsageError(
-                f"the baseline is of another model: {_in_words(names)} here, "
-                f"{_in_words(other.names)} in the baseline",
-                "give a baseline of the same model, or of one with the same classes",
-            )
+
+
+def _another_machine(host: Host, baseline: Sequence[BenchReport]) -> str:
+    fewest = min((_machine_differences(host, report.host) for report in baseline), key=len)
+    return f"the baseline is of another machine: {', '.join(fewest)}"
+
+
+def _another_model(names: Names, others: Names) -> str:
+    return (
+        f"the baseline is of another model: {_in_words(names)} here, "
+        f"{_in_words(others)} in the baseline"
+    )
 
 
 def _in_words(names: tuple[str, ...]) -> str:
@@ -151,14 +165,38 @@ def _near(a: float | None, b: float | None, tolerance: float) -> bool:
     return abs(a - b) <= tolerance * max(a, b)
 
 
-def _counterpart(report: BenchReport, baseline: Sequence[BenchReport]) -> BenchReport | None:
-    """Find the report to compare with: of several the same file's, then the latest."""
-    alike = [other for other in baseline if Identity.of(other) == Identity.of(report)]
-    return max(
-        alike,
-        key=lambda other: (other.artifact_sha256 == report.artifact_sha256, other.started or ""),
-        default=None,
+def _counterpart(report: BenchReport, baseline: Sequence[BenchReport]) -> BenchReport | str:
+    """Find the report to compare with, or say why there is none."""
+    here = _of_this_machine(report.host, baseline)
+    if not here:
+        return _another_machine(report.host, baseline)
+    kind = Identity.of(report)
+    alike = _alike(kind, report.names, here)
+    if alike:
+        return max(alike, key=lambda other: (*_kinship(report, other), other.started or ""))
+    for other in here:
+        if Identity.of(other) == kind:
+            return _another_model(report.names, other.names)
+    return f"the baseline has no report of {_kind_in_words(kind)}"
+
+
+def _kind_in_words(kind: Identity) -> str:
+    return ", ".join(f"{name} {value}" for name, value in kind._asdict().items())
+
+
+def _kinship(report: BenchReport, other: BenchReport) -> tuple[bool, bool, bool]:
+    """Compare as the nearness of two reports of one kind: the same file, its place, its run."""
+    return (
+        report.artifact_sha256 == other.artifact_sha256,
+        report.artifact == other.artifact,
+        _run(report.artifact) is not None and _run(report.artifact) == _run(other.artifact),
     )
+
+
+def _run(artifact: str) -> str | None:
+    """Return the name of the run that an artifact's path lies in: runs/NAME/artifacts/…."""
+    parts = PurePath(artifact).parts
+    return parts[-3] if len(parts) > 2 and parts[-2] == "artifacts" else None
 
 
 # ------------------------------------------------------------------------------------ comparison
@@ -169,30 +207,52 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """Compare each report with the baseline's of its runtime, precision, size, threads and target.
 
+    Of several such that of the same file is taken, or else that of the same path, of a run of the
+    same name, or the latest.
+
     Args:
-        reports: At least one, all of one bench.
-        baseline: What ``runs.read_reports`` returned.
+        reports: All of one bench.
+        baseline: What ``runs.read_reports`` returned, at least one.
 
     Returns:
         One a report, in their order; one without a counterpart says so.
-
-    Raises:
-        UsageError: The baseline is of another machine or another model, or none of the reports has
-            a counterpart in it.
     """
-    here = _of_this_machine(reports[0].host, baseline)
-    _require_same_models([(Identity.of(report), report.names) for report in reports], here)
-    return tuple(_compare(report, _counterpart(report, here)) for report in reports)
+    return tuple(_compare(report, _counterpart(report, baseline)) for report in reports)
 
 
-def _compare(report: BenchReport, other: BenchReport | None) -> Comparison:
-    if other is None:
-        kind = ", ".join(f"{name} {value}" for name, value in Identity.of(report)._asdict().items())
+def without_counterpart(
+    baseline: Sequence[BenchReport],
+    reports: Sequence[BenchReport],
+    artifacts: Collection[str],
+    threads: Collection[int],
+) -> list[BenchReport]:
+    """Return what the baseline has of the artifacts and thread counts asked for, and nobody else.
+
+    An artifact that was exported anew may have come out in another precision.
+
+    Args:
+        baseline: Likewise.
+        reports: What was measured; all of one machine.
+        artifacts: Paths of what was to be measured.
+        threads: At each of these thread counts.
+    """
+    kinds = {Identity.of(report) for report in reports}
+    return [
+        other
+        for other in (_of_this_machine(reports[0].host, baseline) if reports else ())
+        if other.artifact in artifacts
+        and other.threads in threads
+        and Identity.of(other) not in kinds
+    ]
+
+
+def _compare(report: BenchReport, other: BenchReport | str) -> Comparison:
+    if isinstance(other, str):
         return Comparison(
             artifact=report.artifact,
             threads=report.threads,
             baseline_artifact=None,
-            not_compared={"everything": f"the baseline has no report of {kind}"},
+            not_compared={"everything": other},
         )
     why_not = {
         kind: why
@@ -302,7 +362,7 @@ def _other_speed(report: BenchReport) -> str | None:
 def _other_images(report: BenchReport, other: BenchReport) -> str | None:
     """Say why accuracies are not of the same images; a set may have moved to another folder."""
     if report.map50_95 is None or other.map50_95 is None:
-        return "not measured in both"
+        return NOT_IN_BOTH
     mine, theirs = (
         f"{r.data and Path(r.data).name} {r.split}, {r.n_images} images" for r in (report, other)
     )
@@ -316,7 +376,7 @@ def _other_images(report: BenchReport, other: BenchReport) -> str | None:
 
 def _other_meter(report: BenchReport, other: BenchReport) -> str | None:
     if report.power_w is None or other.power_w is None:
-        return "not measured in both"
+        return NOT_IN_BOTH
     mine, theirs = (
         f"{r.power_kind} by {r.power_source} ({r.power_scope})" for r in (report, other)
     )
@@ -352,6 +412,8 @@ def _notes(report: BenchReport, other: BenchReport) -> Iterator[str]:
         parent = (report.parent_sha256, other.parent_sha256)
         origin = "the same" if parent[0] is not None and parent[0] == parent[1] else "another"
         yield f"the model file differs, built from {origin} parent"
+    if not any(_kinship(report, other)):
+        yield f"the baseline's is {other.artifact}, neither of this path nor of a run of this name"
     for condition in _CONDITIONS:
         mine, theirs = condition.read(report), condition.read(other)
         if mine != theirs:

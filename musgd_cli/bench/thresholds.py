@@ -44,8 +44,8 @@ _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _THRESHOLD = re.compile(r"\s*(?P<figure>[^<>=]*?)\s*(?P<op>[<>]=?)\s*(?P<limit>[^<>=]*?)\s*")
 _RATIO = re.compile(rf"({_NUMBER})\s*[xX×]")  # noqa: RUF001 - people type that sign
 _PERCENT = re.compile(rf"([+-])\s*({_NUMBER})\s*%")
-_DIFFERENCE = re.compile(rf"baseline\s*([+-])\s*({_NUMBER})\s*([A-Za-z]*)", re.IGNORECASE)
-_ABSOLUTE = re.compile(rf"([+-]?{_NUMBER})\s*([A-Za-z]*)")
+_DIFFERENCE = re.compile(rf"baseline\s*([+-])\s*({_NUMBER})\s*([A-Za-z°]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rf"([+-]?{_NUMBER})\s*([A-Za-z°]*)")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _limit(limit: str, figure: Figure, text: str) -> tuple[Measure, float]:
 
 
 def _require_unit(unit: str, figure: Figure, text: str) -> None:
-    if unit and unit.lower() != figure.unit:
+    if unit and unit.lower().lstrip("°") != figure.unit.lower().lstrip("°"):
         owns = f"is in {figure.unit}" if figure.unit else "has no unit"
         raise UsageError(f"{figure.name} {owns}: {text!r}", f"leave {unit!r} out, and convert")
 
@@ -156,6 +156,22 @@ def broken(
     return tuple(one for one in found if one is not None)
 
 
+def unmeasured(artifact: str, threads: int, why: str) -> Broken:
+    """Return what breaks a gate whose artifact was not measured: it must not go green unseen."""
+    return Broken(
+        threshold=None,
+        artifact=artifact,
+        threads=threads,
+        value=None,
+        certain=True,
+        what=f"{_name(artifact, threads)}: was not measured: {why}",
+    )
+
+
+def _name(artifact: str, threads: int) -> str:
+    return f"{PurePath(artifact).name}, {threads} thread{'s' if threads > 1 else ''}"
+
+
 @dataclass(frozen=True)
 class _Held:
     """What is held to a limit, with its 95 % interval where the repeats tell one."""
@@ -187,7 +203,6 @@ def _hold(
 def _broken(
     threshold: Threshold, report: BenchReport, held: _Held | None, *, certain: bool, told: str
 ) -> Broken:
-    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
     return Broken(
         threshold=str(threshold),
         artifact=report.artifact,
@@ -195,7 +210,7 @@ def _broken(
         value=held.value if held else None,
         interval=held.interval if held else None,
         certain=certain,
-        what=f"{PurePath(report.artifact).name}, {threads}: {threshold}: {told}",
+        what=f"{_name(report.artifact, report.threads)}: {threshold}: {told}",
     )
 
 
@@ -229,7 +244,7 @@ def _held_to_baseline(threshold: Threshold, comparison: Comparison | None) -> _H
             interval = (interval[0] - 1) * change.baseline, (interval[1] - 1) * change.baseline
         return _Held(change.here - change.baseline, interval)
     if change.ratio is None:
-        return "cannot be compared: the baseline's is 0"
+        return f"cannot be compared: nothing is a ratio of the baseline's {change.baseline:g}"
     return _Held(change.ratio, change.interval)
 
 

@@ -12,6 +12,7 @@ from musgd_cli.commands.options import Data, Json, Quiet, Set, Target
 if TYPE_CHECKING:
     from musgd_cli.bench.process import Progress
     from musgd_cli.bench.subject import Subject
+    from musgd_cli.console import Terminal
 
 SUSTAINED_WARMUP_S = 0.0
 """A sustained run shows how the board warms up: none of it is left out."""
@@ -39,7 +40,8 @@ def bench(
         float | None, typer.Option(help="Seconds of steady state that are timed, over all repeats.")
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Time so many frames, in place of --duration.")
+        int | None,
+        typer.Option(min=1, help="Time at least so many frames, in place of --duration."),
     ] = None,
     repeats: Annotated[
         int | None,
@@ -69,7 +71,9 @@ def bench(
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.json", help="Compare with an earlier report, or with what --json printed."
+            metavar="FILE.json",
+            help="Compare with an earlier report, or with what --json printed. Exit with 4 where "
+            "one of the models cannot be measured.",
         ),
     ] = None,
     fail_if: Annotated[
@@ -78,8 +82,8 @@ def bench(
             "--fail-if",
             metavar="FIGURE>LIMIT",
             help="Exit with 4 where a report is beyond: p50>40ms or, of the baseline, p50>1.05x, "
-            "fps<-5%, map50_95<baseline-0.01. Within the noise of the repeats it only warns; not "
-            "measured, or estimated, fails. Repeatable.",
+            "fps<-5%, map50_95<baseline-0.01. Within the noise of the repeats it only warns; what "
+            "was not measured, or is estimated, fails. Repeatable.",
         ),
     ] = None,
     target: Target = None,
@@ -97,9 +101,9 @@ def bench(
     from rich.text import Text
 
     from musgd_cli.bench import choose, measure_all
-    from musgd_cli.bench.comparison import compare, require_comparable
-    from musgd_cli.bench.thresholds import broken, parse_threshold, require_baseline
-    from musgd_cli.commands.planning import bench_settings, thread_counts
+    from musgd_cli.bench.comparison import compare, require_comparable, without_counterpart
+    from musgd_cli.bench.thresholds import broken, parse_threshold, require_baseline, unmeasured
+    from musgd_cli.commands.planning import bench_settings, each_once, read_threads
     from musgd_cli.console import Terminal, print_error
     from musgd_cli.errors import CheckFailedError, MusgdError, UnsupportedError
     from musgd_cli.hardware import detect, usable_cores
@@ -110,30 +114,30 @@ def bench(
     from musgd_cli.runs import read_reports
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    counts = thread_counts(threads)
+    counts = read_threads(threads)
     settings = bench_settings(
         {
             "bench.duration_s": _duration(duration, frames, sustained),
             "bench.threads": ("--threads", counts[0] if counts else None),
-            "bench.repeats": ("--repeats", repeats),
+            "bench.repeats": _repeats(repeats, sustained),
             "bench.warmup_s": ("--sustained", None if sustained is None else SUSTAINED_WARMUP_S),
         },
         target,
         assignments,
     )
     reports: list[BenchReport] = []
+    unread: list[MusgdError] = []
     failures: list[MusgdError] = []
+    missing: list[Broken] = []
     thresholds = [parse_threshold(text) for text in fail_if or ()]
     require_baseline(thresholds, given=against is not None)
-    subjects = choose(paths or (), failures.append)
+    subjects = choose(paths or (), unread.append)
     baseline = () if against is None else read_reports(against)
+    asked = [count or usable_cores() for count in counts or (settings.threads,)]
     if baseline:
-        require_comparable(
-            detect(),
-            [subject.artifact for subject in subjects],
-            [count or usable_cores() for count in counts or (settings.threads,)],
-            baseline,
-        )
+        require_comparable(detect(), [subject.artifact for subject in subjects], asked, baseline)
+    if meter is None and not estimate_power:
+        _warn_of_refused_meters(terminal)
     with terminal.live(Text()) as live:
         begun: set[Path] = set()
 
@@ -159,16 +163,32 @@ def bench(
                 terminal.say(f"kept {outcome.kept}")
             if outcome.error is not None:
                 failures.append(outcome.error)
+                if outcome.report is None:
+                    missing.append(
+                        unmeasured(str(outcome.subject.path), outcome.threads, outcome.error.what)
+                    )
         if live is not None:
-            live.update(Text(f"measured {len(reports)} of {len(subjects)}", style="dim"))
-    if not reports and len(failures) == 1:
-        raise failures[0]
-    for failure in dict.fromkeys(failures):
+            done = f"measured {len(reports)} of {len(reports) + len(missing)}"
+            live.update(Text(done, style="dim"))
+    told = each_once([*unread, *failures])
+    if not reports and len(told) == 1:
+        raise told[0]
+    for failure in told:
         print_error(failure)
     beyond: tuple[Broken, ...] = ()
+    is_gate = bool(thresholds or baseline)
     if reports:
         comparisons = compare(reports, baseline) if baseline else ()
         beyond = broken(thresholds, reports, comparisons)
+        if is_gate:
+            seen = {(one.artifact, one.threads) for one in missing}
+            chosen = {str(subject.path) for subject in subjects}
+            missing += (
+                unmeasured(one.artifact, one.threads, "the baseline has it, the model is another")
+                for one in without_counterpart(baseline, reports, chosen, asked)
+                if (one.artifact, one.threads) not in seen
+            )
+            beyond += tuple(missing)
         terminal.show(bench_table(reports))
         if comparisons:
             terminal.show(comparison_table(comparisons))
@@ -176,15 +196,20 @@ def bench(
     for one in beyond:
         if not one.certain:
             terminal.warn(one.what)
-    # An engine that is missing here is no failure of the bench, as long as another one ran.
-    serious = [error for error in failures if not isinstance(error, UnsupportedError)]
-    if serious or not reports:
-        raise typer.Exit(int((serious or failures)[0].exit_code))
     if any(one.certain for one in beyond):
         raise CheckFailedError(
             "; ".join(one.what for one in beyond if one.certain),
             "find what changed, or move the limit; the reports are kept",
         )
+    # An engine that is missing here is no failure of the bench, as long as another one ran; but
+    # what a gate was to hold and could not is.
+    serious = [
+        error
+        for error in told
+        if not isinstance(error, UnsupportedError) or (is_gate and error in unread)
+    ]
+    if serious or not reports:
+        raise typer.Exit(int((serious or told)[0].exit_code))
 
 
 def _duration(
@@ -199,10 +224,35 @@ def _duration(
     return ("--duration", duration) if sustained is None else ("--sustained", sustained)
 
 
+def _repeats(repeats: int | None, sustained: float | None) -> tuple[str, int | None]:
+    from musgd_cli.bench.session import SUSTAINED_REPEATS
+    from musgd_cli.errors import UsageError
+
+    if sustained is None:
+        return "--repeats", repeats
+    if repeats is not None:
+        raise UsageError(
+            f"--repeats {repeats} says nothing of --sustained, which is one long process",
+            "leave one of them",
+        )
+    return "--sustained", SUSTAINED_REPEATS
+
+
+def _warn_of_refused_meters(terminal: Terminal, root: Path = Path("/")) -> None:
+    """Say how to read a power meter that is there, where none can be read."""
+    from musgd_cli.hardware.power import best_meter, refused
+
+    if best_meter(root) is None:
+        for refusal in refused(root)[:1]:
+            terminal.warn(refusal.what, refusal.mend)
+
+
 def _line(subject: Subject, progress: Progress) -> str:
+    from musgd_cli.report.wording import count
+
     parts = [subject.name]
     if progress.repeat:
-        parts.append(f"{progress.threads} threads, {progress.repeat}/{progress.repeats}")
+        parts.append(f"{count(progress.threads, 'thread')}, {progress.repeat}/{progress.repeats}")
     share = f" {progress.done}/{progress.total}" if progress.total else ""
     parts.append(f"{progress.phase}{share}")
     return ": ".join(parts)

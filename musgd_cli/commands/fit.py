@@ -76,13 +76,13 @@ def fit(
     from musgd_cli.bench import choose
     from musgd_cli.bench.fit import Goal
     from musgd_cli.bench.fit import fit as find
-    from musgd_cli.commands.planning import bench_settings, thread_counts
+    from musgd_cli.commands.planning import bench_settings, read_threads
     from musgd_cli.console import Terminal, print_error
     from musgd_cli.hardware.power import choose_meter
     from musgd_cli.report.terminal.fit import fit_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    counts = thread_counts(threads)
+    counts = read_threads(threads)
     settings = bench_settings(
         {
             "bench.duration_s": ("--duration", duration),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musgd_cli.console import Terminal
+    from musgd_cli.errors import MusgdError
     from musgd_cli.records import BenchSettings, Plan
 
 MOST_SWEPT = 8
@@ -120,7 +121,15 @@ def bench_settings(
     return settle(host=detect(), target=target, flags=flags, spelling=spelling).bench
 
 
-def thread_counts(text: str | None) -> tuple[int, ...] | None:
+def each_once(errors: Iterable[MusgdError]) -> list[MusgdError]:
+    """Leave out errors that would print the same two lines again."""
+    first: dict[tuple[str, str], MusgdError] = {}
+    for error in errors:
+        first.setdefault((error.what, error.mend), error)
+    return list(first.values())
+
+
+def read_threads(text: str | None) -> tuple[int, ...] | None:
     """Read ``--threads``: numbers by commas, 0 for every core, or ``sweep``.
 
     Raises:

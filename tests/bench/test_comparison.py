@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from statistics import median
 from typing import Any
 
@@ -15,12 +16,29 @@ from musgd_cli.bench.comparison import (
     compare,
     ratio_interval,
     require_comparable,
+    without_counterpart,
 )
 from musgd_cli.bench.figures import find
 from musgd_cli.errors import UsageError
 from musgd_cli.records import Artifact, BenchReport, Change, Comparison
 
 STEADY = (20.0, 20.2, 19.8, 20.1, 19.9)
+
+
+ARTIFACT = Artifact(
+    path="a",
+    files=(),
+    sha256="b" * 64,
+    parent_sha256=None,
+    target="pi4b",
+    runtime="ncnn",
+    precision_asked="int8",
+    precision="int8",
+    imgsz=320,
+    names=("red", "green", "blue"),
+    nms_free=False,
+    size_mb=3,
+)
 
 
 def scaled(factor: float) -> tuple[float, ...]:
@@ -146,7 +164,8 @@ def test_p99_of_a_repeat_is_of_its_own_samples() -> None:
 def test_another_machine_is_refused(changed: dict[str, Any], words: str) -> None:
     there = report(host=HOST.model_copy(update=changed))
     with pytest.raises(UsageError, match=words):
-        compare([report()], [there])
+        require_comparable(HOST, [ARTIFACT], [4], [there])
+    assert words in comparison(report(), there).not_compared["everything"]
 
 
 def test_a_kernel_that_keeps_more_memory_to_itself_is_the_same_machine() -> None:
@@ -161,35 +180,46 @@ def test_a_kernel_that_keeps_more_memory_to_itself_is_the_same_machine() -> None
         ({"threads": 1}, "threads 4 here, 1 in the baseline"),
         ({"runtime": "openvino"}, "runtime ncnn here, openvino in the baseline"),
         ({"precision": "fp16"}, "precision int8 here, fp16 in the baseline"),
-        ({"names": ("cat", "dog")}, r"3 classes \(red, green, blue\) here, 2 classes \(cat, dog\)"),
+        ({"names": ("cat", "dog")}, "3 classes (red, green, blue) here, 2 classes (cat, dog)"),
         ({"names": ("green", "red", "blue")}, "another model"),
     ],
 )
 def test_another_model_is_refused(changed: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        compare([report()], [report(**changed)])
+    there = report(**changed)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        require_comparable(HOST, [ARTIFACT], [4], [there])
+    # Once it is measured nothing is thrown away: it is not compared.
+    assert comparison(report(), there).not_compared.keys() == {"everything"}
 
 
-def test_a_baseline_is_refused_before_anything_is_measured() -> None:
-    artifact = Artifact(
-        path="a",
-        files=(),
-        sha256="b" * 64,
-        parent_sha256=None,
-        target="pi4b",
-        runtime="ncnn",
-        precision_asked="int8",
-        precision="int8",
-        imgsz=320,
-        names=("red", "green", "blue"),
-        nms_free=False,
-        size_mb=3,
-    )
-    require_comparable(HOST, [artifact], [1, 4], [report()])
+def test_one_of_several_thread_counts_is_enough() -> None:
+    require_comparable(HOST, [ARTIFACT], [1, 4], [report()])
     with pytest.raises(UsageError, match="threads 2 here, 4 in the baseline"):
-        require_comparable(HOST, [artifact], [2], [report()])
-    with pytest.raises(UsageError, match="another machine"):
-        require_comparable(HOST.model_copy(update={"cores": 2}), [artifact], [4], [report()])
+        require_comparable(HOST, [ARTIFACT], [2], [report()])
+
+
+def test_two_runs_of_one_kind_with_other_classes_are_told_apart() -> None:
+    # What `musgd bench bccd coco --json` printed must do for that very command.
+    cats = ARTIFACT.model_copy(update={"names": ("cat", "dog")})
+    both = [report(), report(names=("cat", "dog"), artifact="runs/b/artifacts/x")]
+    require_comparable(HOST, [ARTIFACT, cats], [4], both)
+    assert [one.baseline_artifact for one in compare(both, both)] == [r.artifact for r in both]
+    require_comparable(HOST, [ARTIFACT, cats], [4], both[:1])
+    without = compare(both, both[:1])[1]
+    assert without.baseline_artifact is None
+    assert "2 classes (cat, dog) here" in without.not_compared["everything"]
+
+
+def test_what_the_baseline_alone_has_of_what_was_asked_for_is_found() -> None:
+    here = report()
+    others = [
+        report(precision="fp16"),  # the same artifact, before it was exported anew
+        report(artifact="runs/b/artifacts/x", precision="fp16"),  # not asked for
+        report(threads=1),  # nor this
+        report(host=HOST.model_copy(update={"cores": 2}), precision="fp16"),
+    ]
+    found = without_counterpart([here, *others], [here], {here.artifact}, {4})
+    assert found == others[:1]
 
 
 def test_a_report_without_counterpart_says_so_and_the_others_are_compared() -> None:
@@ -200,19 +230,21 @@ def test_a_report_without_counterpart_says_so_and_the_others_are_compared() -> N
     assert "precision fp16" in compared[1].not_compared["everything"]
 
 
-def test_of_several_reports_the_same_file_is_the_counterpart_and_then_the_latest() -> None:
-    others = [
+def test_of_several_reports_the_nearest_of_kin_is_the_counterpart_and_then_the_latest() -> None:
+    name = "artifacts/pi4b-ncnn-int8-320"
+    other = {"artifact_sha256": "b" * 64}
+    nearest_last = [
+        report(artifact=f"runs/c/{name}", started="2026-01-05", **other),
+        report(artifact=f"/home/pi/runs/a/{name}", started="2026-01-04", **other),
+        report(artifact=f"runs/a/{name}", started="2026-01-03", **other),
         report(artifact="same-old", started="2026-01-01"),
         report(artifact="same-new", started="2026-01-02"),
-        report(artifact="other-newest", started="2026-01-03", artifact_sha256="b" * 64),
     ]
-    assert comparison_of(report(), others).baseline_artifact == "same-new"
-    changed = report(artifact_sha256="c" * 64)
-    assert comparison_of(changed, others).baseline_artifact == "other-newest"
-
-
-def comparison_of(here: BenchReport, there: list[BenchReport]) -> Comparison:
-    return compare([here], there)[0]
+    for i, nearest in enumerate(nearest_last, 1):
+        (told,) = compare([report()], nearest_last[:i])
+        assert told.baseline_artifact == nearest.artifact
+        stranger = "neither of this path nor of a run of this name"
+        assert any(stranger in note for note in told.notes) == (i == 1)
 
 
 # ------------------------------------------------------------------------- what differs and is told

@@ -16,6 +16,7 @@ from musgd_cli.bench.thresholds import (
     broken,
     parse_threshold,
     require_baseline,
+    unmeasured,
 )
 from musgd_cli.errors import UsageError
 from musgd_cli.records import BenchReport, Broken
@@ -49,6 +50,9 @@ def held(text: str, here: BenchReport, *baseline: BenchReport) -> Broken | None:
         ("ap50_95.red<.4", "ap50_95.red", "<", "figure", 0.4),
         ("ap50.traffic light<.4", "ap50.traffic light", "<", "figure", 0.4),
         ("power_w>6.5W", "power_w", ">", "figure", 6.5),
+        ("temperature_c>80C", "temperature_c", ">", "figure", 80),
+        ("temperature_c>80°C", "temperature_c", ">", "figure", 80),
+        ("peak_memory_mb>200mb", "peak_memory_mb", ">", "figure", 200),
     ],
 )
 def test_what_a_threshold_says(text: str, figure: str, op: str, measure: str, limit: float) -> None:
@@ -208,6 +212,18 @@ def test_an_estimate_passes_no_threshold() -> None:
     assert "estimate" in found.what
 
 
+def test_units_are_told_as_people_write_them() -> None:
+    found = held("temperature_c>50", report())
+    assert found is not None
+    assert found.what.endswith("60 °C")
+
+
+def test_what_was_not_measured_at_all_breaks_a_gate() -> None:
+    found = unmeasured("runs/a/artifacts/pi4b-ncnn-int8-320", 1, "ncnn is not installed")
+    assert found.certain
+    assert found.what == "pi4b-ncnn-int8-320, 1 thread: was not measured: ncnn is not installed"
+
+
 def test_an_emulators_speed_passes_no_threshold() -> None:
     emulated = report(host=HOST.model_copy(update={"emulated": True}))
     assert held("map50_95<0.5", emulated) is None
@@ -221,7 +237,8 @@ def test_an_emulators_speed_passes_no_threshold() -> None:
     [
         ("map50_95<baseline-0.5", {"split": "test"}, "cannot be compared: scored on"),
         ("peak_memory_mb>2x", {"peak_memory_mb": None}, "the baseline did not measure it"),
-        ("recall_small<0.5x", {"recall_small": 0.0}, "the baseline's is 0"),
+        ("recall_small<0.5x", {"recall_small": 0.0}, "a ratio of the baseline's 0"),
+        ("temperature_c>1.1x", {"temperature_c": -3.0}, "a ratio of the baseline's -3"),
     ],
 )
 def test_what_cannot_be_compared_breaks_its_threshold(

@@ -183,6 +183,8 @@ def test_without_a_path_the_newest_run_is_meant(
         ("--duration", "1", "--frames", "9"),
         ("--sustained", "60", "--duration", "1"),
         ("--repeats", "0"),
+        ("--repeats", "5", "--sustained", "60"),
+        ("--set", "bench.repeats=5", "--sustained", "60"),
         ("--threads", "two"),
         ("--threads", "1,-2"),
         ("--threads", "1", "--set", "bench.threads=2"),

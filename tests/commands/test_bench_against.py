@@ -100,6 +100,63 @@ def test_another_baseline_is_refused_before_anything_is_measured(
     assert not Path("runs/r/bench").exists()
 
 
+def without_engine(name: str) -> Path:
+    absent = Path("runs/r/artifacts", name)
+    absent.mkdir()
+    tiny.describe(absent, "tensorrt", (), target="orin", precision="fp16")
+    return absent
+
+
+@pytest.mark.parametrize("gate", [("--against", "baseline.json"), ("--fail-if", "p50>1e9")])
+def test_a_gate_is_not_green_about_what_it_did_not_measure(
+    gate: tuple[str, ...], baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_engine("orin-tensorrt-fp16-64")
+    assert main([*HERE, "--threads", "1", "--json"]) == 0  # of itself that is no failure
+    capsys.readouterr()
+    assert main([*HERE, *gate, "--json"]) == 4
+    captured = capsys.readouterr()
+    printed = json.loads(captured.out)
+    assert len(printed["reports"]) == 1
+    (missing,) = printed["broken"]
+    assert (missing["threshold"], missing["threads"], missing["certain"]) == (None, 1, True)
+    assert "orin-tensorrt-fp16-64, 1 thread: was not measured: musgd runs no" in captured.err
+
+
+def test_a_gate_fails_for_a_model_that_no_engine_is_for(
+    baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("board.engine").write_bytes(b"from elsewhere")
+    assert main(["bench", "board.engine", *HERE[1:], "--fail-if", "p50>1e9"]) == 3
+    assert "board.engine" in capsys.readouterr().err
+
+
+def test_what_the_baseline_has_and_the_artifact_is_no_more_fails(
+    baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads(baseline.read_text())
+    before = {**data["reports"][0], "precision": "fp16"}
+    baseline.write_text(json.dumps(data | {"reports": [*data["reports"], before]}))
+    assert main([*HERE, "--against", "baseline.json"]) == 4
+    assert "was not measured: the baseline has it" in error_of(capsys)
+
+
+def test_what_was_measured_is_shown_when_all_that_the_baseline_has_failed(
+    baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The baseline is of an artifact whose engine is gone; the one that is measured is another.
+    data = json.loads(baseline.read_text())
+    gone = {"runtime": "tensorrt", "target": "orin", "precision": "fp16", "artifact": "gone"}
+    data["reports"][0] |= gone
+    baseline.write_text(json.dumps(data))
+    without_engine("orin-tensorrt-fp16-64")
+    assert main([*HERE, "--against", "baseline.json", "--json"]) == 4
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["runtime"] for one in printed["reports"]] == ["null"]
+    (compared,) = printed["comparisons"]
+    assert "the baseline has no report of runtime null" in compared["not_compared"]["everything"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -153,11 +153,12 @@ def _remarks(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _texts(comparison: Comparison) -> Iterator[str]:
+    from musgd_cli.records import NOT_IN_BOTH
+
     for subject, why in comparison.not_compared.items():
         if why != NOT_IN_BOTH:
             yield f"{_SUBJECTS.get(subject, subject)} not compared: {why}"
     yield from comparison.notes
 
 
-NOT_IN_BOTH = "not measured in both"
 _SUBJECTS = {"time": "speed", "everything": "it is"}
