@@ -23,8 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: The command line after ``musgd``. Default: this process's own.
     """
-    # As Ctrl-C does, so that temporary folders are cleared away.
+    # As Ctrl-C does, so that temporary folders are cleared away and workers end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         return _run(arguments)
     except KeyboardInterrupt:  # while the modules below were loaded, which takes a Pi seconds
