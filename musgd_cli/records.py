@@ -877,7 +877,7 @@ class BenchReport(Record):
     first_inference_ms: float
     """Median over the repeats."""
     harness_ms: float | None = None
-    """Median time between two frames, which the timing loop itself takes."""
+    """What the timing loop itself takes a frame: measured by one whose stages do nothing."""
     warmup_s: float | None = None
     seconds: float | None = None
     """Of the timed loop."""

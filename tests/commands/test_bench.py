@@ -120,7 +120,8 @@ def test_a_missing_runtime_leaves_the_others(
     assert "mend: " in captured.err
 
 
-def test_ctrl_c_ends_it_with_130_and_leaves_nothing(workshop: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_ends_it_with_130_and_leaves_nothing(number: signal.Signals, workshop: Path) -> None:
     bench = subprocess.Popen(
         [sys.executable, "-m", "musgd_cli", "bench", "r", "--duration", "60"],
         stderr=subprocess.PIPE,
@@ -130,7 +131,7 @@ def test_ctrl_c_ends_it_with_130_and_leaves_nothing(workshop: Path) -> None:
     try:
         assert bench.stderr is not None
         assert "measuring" in bench.stderr.readline()
-        bench.send_signal(signal.SIGINT)
+        bench.send_signal(number)
         assert bench.wait(timeout=30) == 130
         assert "Traceback" not in bench.stderr.read()
     finally:
