@@ -187,14 +187,14 @@ def test_every_figure_of_a_record_is_in_its_row_with_a_number_to_sort_by():
         ("recall small", "0.857 of 7", 0.857),
         ("recall medium", "0.941 of 612", 0.941),
         ("recall large", "0.972 of 403", 0.972),
-        ("confidence shift", "-0.003", -0.0031),
+        ("score shift", "-0.003", -0.0031),
         ("model MB", "4.62", 4.62),
         ("memory MB", "143", 143.4),
-        ("GPU memory MB", "512", 512.4),
+        ("GPU MB", "512", 512.4),
         ("power W", "5.12", 5.1234),
         ("energy J/frame", "0.357", 0.3571),
         ("net J/frame", "0.168", 0.1683),
-        ("FPS per watt", "2.80", 2.8003),
+        ("FPS per W", "2.80", 2.8003),
         ("heat °C", "61", 61.4),
     ):
         cell = shown.pop(heading)
@@ -222,7 +222,7 @@ def test_a_figure_that_no_report_has_gets_a_note_and_no_column():
     assert "power W" not in rows(page)[0]
     notes = page.section("figures").one("ul", "notes").text
     assert "Power and energy: not measured here: no meter on this board." in notes
-    assert "Not measured here: GPU memory MB." in notes
+    assert "Not measured here: GPU MB." in notes
     assert "energy-1" not in [section["id"] for section in page.all("section")]
 
 

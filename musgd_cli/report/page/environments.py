@@ -208,7 +208,7 @@ _METHOD = {
         "Share of objects found at IoU 0.5 and any score from 0.001. Small is under 32² px in the "
         "original image, medium under 96², large the rest."
     ),
-    "confidence shift": (
+    "score shift": (
         "Mean score minus the float parent's over the boxes that both find: same class, IoU above "
         "0.5, score above 0.25."
     ),

@@ -17,7 +17,7 @@ from musgd_cli.report.page.charts import (
     trade_off,
 )
 from musgd_cli.report.page.markup import DASH, node, section
-from musgd_cli.report.page.table import missing_figures, table
+from musgd_cli.report.page.table import missing_figures, sortable, table
 from musgd_cli.report.trade_off import Point, energy_points, fronts, latency_points
 from musgd_cli.report.wording import (
     NOT_MEASURED,
@@ -207,10 +207,10 @@ def _steadiness(entry: Entry) -> float:
 
 def figures(lineup: Lineup) -> Element:
     """Return the table and what must be said of it."""
-    notes = [f"Accuracy: {text}." for text in _per_machine(lineup, about_accuracy)]
-    notes += [f"Power and energy: {text}." for text in _per_machine(lineup, about_power)]
+    notes = [f"Accuracy: {text}." for text in lineup.said(about_accuracy)]
+    notes += [f"Power and energy: {text}." for text in lineup.said(about_power)]
     # Of these it is said above why.
-    told = {"mAP 50-95", "mAP 50", "power W", "energy J/frame", "net J/frame", "FPS per watt"}
+    told = {"mAP 50-95", "mAP 50", "power W", "energy J/frame", "net J/frame", "FPS per W"}
     absent = [name for name in missing_figures(lineup.entries) if name not in told]
     if absent:
         notes.append(f"{_sentence(NOT_MEASURED)}: {', '.join(absent)}.")
@@ -231,24 +231,6 @@ def figures(lineup: Lineup) -> Element:
         table(lineup),
         node("ul", [node("li", note) for note in notes], class_="notes"),
     )
-
-
-def _per_machine(lineup: Lineup, say: Callable[[BenchReport], str]) -> list[str]:
-    """Say it once where it is true of all, else once for each machine it is true of."""
-    said: dict[str, list[Entry]] = {}
-    for entry in lineup.entries:
-        if entry.has_model or len(lineup.entries) == 1:
-            said.setdefault(say(entry.report), []).append(entry)
-    if len(said) == 1:
-        return list(said)
-    texts = []
-    for text, entries in said.items():
-        machines = list(dict.fromkeys(entry.machine for entry in entries))
-        models = [e for machine in machines for e in lineup.of_machine(machine) if e.has_model]
-        whole = len(models) == len(entries)
-        who = ", ".join(machines) if whole else "; ".join(entry.name for entry in entries)
-        texts.append(f"{text} ({who})")
-    return texts
 
 
 def classes(lineup: Lineup) -> Iterator[Element]:
@@ -305,16 +287,7 @@ def _class_table(
         if several:
             cells.append(node("td", share(spread(cls)), data_key=repr(spread(cls))))
         rows.append(node("tr", cells))
-    whole = node(
-        "table",
-        node("caption", "AP50-95 of each class", class_="unseen"),
-        node("thead", node("tr", heads)),
-        node("tbody", rows),
-        class_="classes sortable",
-    )
-    return node(
-        "div", whole, class_="scroll", tabindex=0, role="region", aria_label="Table of classes"
-    )
+    return sortable("AP50-95 of each class", "classes", heads, rows)
 
 
 def _model_names(models: Sequence[Entry]) -> list[str]:

@@ -3,48 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
 from xml.etree.ElementTree import Element
 
+from musgd_cli.report.figures import (
+    ENERGY,
+    GPU_MEMORY,
+    HEAT,
+    MEAN_AP,
+    MEMORY,
+    P50,
+    POWER,
+    RECALL,
+    SHIFT,
+    SIZE,
+    SPEED,
+    Figure,
+    speed_of_float,
+)
 from musgd_cli.report.lineup import Entry, Lineup
 from musgd_cli.report.page.charts import marker
-from musgd_cli.report.page.markup import DASH, TIMES, node
-from musgd_cli.report.wording import (
-    EMULATED,
-    NOT_MEASURED,
-    count,
-    runtime_name,
-    share,
-    three_digits,
-)
+from musgd_cli.report.page.markup import DASH, node
+from musgd_cli.report.wording import EMULATED, NOT_MEASURED, count, runtime_name, three_digits
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One column of figures."""
-
-    heading: str
-    unit: str
-    value: Callable[[Entry], float | None]
-    text: Callable[[float], str]
-    lead: bool = False
-    of_machine: bool = False
-    """An emulated machine has none."""
-    below: Callable[[Entry], str | None] | None = None
-    """What stands under it, small."""
-    absent: str = NOT_MEASURED
-    """Why there can be none."""
-
-    @property
-    def name(self) -> str:
-        """Heading and unit in one."""
-        return f"{self.heading} {self.unit}"
-
-
-def _whole(value: float) -> str:
-    return f"{value:.0f}"
+_OTHERS = (*MEAN_AP, *RECALL.values(), SHIFT, SIZE, MEMORY, GPU_MEMORY, POWER, *ENERGY, HEAT)
 
 
 def _interval(entry: Entry) -> str | None:
@@ -63,64 +45,19 @@ def _unless_measured(entry: Entry) -> str | None:
     return None if kind == "measured" else kind
 
 
-def _of_model(
-    heading: str,
-    unit: str,
-    path: str,
-    text: Callable[[float], str],
-    *,
-    lead: bool = False,
-    of_machine: bool = False,
-    below: Callable[[Entry], str | None] | None = None,
-) -> Figure:
-    return Figure(heading, unit, attrgetter(f"report.{path}"), text, lead, of_machine, below)
-
-
-_of_machine = partial(_of_model, of_machine=True)
-
-_SPEED = (
-    _of_machine("p50", "ms", "latency_ms.p50", three_digits, lead=True, below=_interval),
-    _of_machine("p90", "ms", "latency_ms.p90", three_digits),
-    _of_machine("p99", "ms", "latency_ms.p99", three_digits),
-    _of_machine("max", "ms", "latency_ms.max", three_digits),
-    _of_machine("FPS", "model", "fps", three_digits),
-    _of_machine("FPS", "frame", "fps_end_to_end", three_digits, lead=True),
-)
-_ACCURACY = (
-    _of_model("mAP", "50-95", "map50_95", share, lead=True),
-    _of_model("mAP", "50", "map50", share),
-    _of_model("recall", "small", "recall_small", share, below=_objects("small")),
-    _of_model("recall", "medium", "recall_medium", share, below=_objects("medium")),
-    _of_model("recall", "large", "recall_large", share, below=_objects("large")),
-    _of_model("confidence", "shift", "confidence_shift", "{:+.3f}".format),
-)
-_COST = (
-    _of_model("model", "MB", "size_mb", three_digits),
-    _of_model("memory", "MB", "peak_memory_mb", _whole),
-    _of_model("GPU memory", "MB", "gpu_memory_mb", _whole),
-    _of_machine("power", "W", "power_w", three_digits, below=_unless_measured),
-    _of_machine("energy", "J/frame", "energy_per_frame_j", three_digits, lead=True),
-    _of_machine("net", "J/frame", "net_energy_per_frame_j", three_digits),
-    _of_machine("FPS", "per watt", "fps_per_watt", three_digits),
-    _of_machine("heat", "°C", "temperature_c", _whole),
-)
-FIGURES = (*_SPEED, *_ACCURACY, *_COST)
-"""Every column of figures that a report alone can fill."""
+_BELOW: dict[Figure, Callable[[Entry], str | None]] = {
+    P50: _interval,
+    POWER: _unless_measured,
+    **{figure: _objects(size) for size, figure in RECALL.items()},
+}
+"""What stands under a figure, small."""
 
 
 def table(lineup: Lineup) -> Element:
     """Return the table; a figure that no report has gets no column."""
-    ratio = Figure(
-        "speed",
-        "of float",
-        lineup.speed_up,
-        lambda value: f"{value:.2f}{TIMES}",
-        of_machine=True,
-        absent="its float parent is not among these reports",
-    )
     figures = [
         figure
-        for figure in (*_SPEED, ratio, *_ACCURACY, *_COST)
+        for figure in (*SPEED, speed_of_float(lineup), *_OTHERS)
         if any(figure.value(entry) is not None for entry in lineup.entries)
     ]
     facts = _facts(lineup)
@@ -143,22 +80,27 @@ def table(lineup: Lineup) -> Element:
         )
         for entry in lineup.entries
     ]
+    return sortable("All figures", "figures", head, rows)
+
+
+def sortable(caption: str, kind: str, head: Sequence[Element], rows: Sequence[Element]) -> Element:
+    """Return a table that a screen can scroll and the script makes sortable."""
     whole = node(
         "table",
-        node("caption", "All figures", class_="unseen"),
+        node("caption", caption, class_="unseen"),
         node("thead", node("tr", head)),
         node("tbody", rows),
-        class_="figures sortable",
+        class_=f"{kind} sortable",
     )
-    return node(
-        "div", whole, class_="scroll", tabindex=0, role="region", aria_label="Table of all figures"
-    )
+    return node("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
 def missing_figures(entries: Sequence[Entry]) -> Iterator[str]:
     """Yield what no entry has: said once below the table in place of a column of dashes."""
     return (
-        figure.name for figure in FIGURES if all(figure.value(entry) is None for entry in entries)
+        figure.name
+        for figure in (*SPEED, *_OTHERS)
+        if all(figure.value(entry) is None for entry in entries)
     )
 
 
@@ -204,7 +146,7 @@ def _cell(figure: Figure, entry: Entry) -> Element:
         return node("td", EMULATED, class_="absent")
     value = figure.value(entry)
     if value is None:
-        reason = figure.absent if entry.has_model else "there is no model"
+        reason = _why_absent(figure, entry)
         return node(
             "td",
             node("span", DASH, aria_hidden="true"),
@@ -212,7 +154,7 @@ def _cell(figure: Figure, entry: Entry) -> Element:
             title=reason,
             class_="absent",
         )
-    below = figure.below(entry) if figure.below else None
+    below = _BELOW[figure](entry) if figure in _BELOW else None
     return node(
         "td",
         figure.text(value),
@@ -220,3 +162,11 @@ def _cell(figure: Figure, entry: Entry) -> Element:
         data_key=repr(value),
         class_="lead" if figure.lead else None,
     )
+
+
+def _why_absent(figure: Figure, entry: Entry) -> str:
+    if not entry.has_model:
+        return "there is no model"
+    if figure.unit == "of float":
+        return "its float parent is not among these reports"
+    return NOT_MEASURED

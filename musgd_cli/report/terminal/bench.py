@@ -8,6 +8,20 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from musgd_cli.report.figures import (
+    BESIDE,
+    ENERGY,
+    GPU_MEMORY,
+    HEAT,
+    MEAN_AP,
+    MEMORY,
+    POWER,
+    RECALL,
+    SHIFT,
+    SPEED,
+    Figure,
+    speed_of_float,
+)
 from musgd_cli.report.lineup import Entry, Lineup
 from musgd_cli.report.wording import (
     EMULATED,
@@ -16,9 +30,7 @@ from musgd_cli.report.wording import (
     about_accuracy,
     about_power,
     count,
-    machine_in_words,
     runtime_name,
-    share,
     three_digits,
 )
 
@@ -50,8 +62,22 @@ class _Column:
 
     heading: str
     unit: str
-    cell: Callable[[BenchReport], str]
+    cell: Callable[[Entry], str]
     lead: bool = False
+
+
+def _column(figure: Figure) -> _Column:
+    def cell(entry: Entry) -> str:
+        value = figure.value(entry)
+        if figure.of_machine and not entry.is_timed:
+            return EMULATED
+        if value is None:
+            return "-"
+        return (
+            f"{'~' if figure in (POWER, *ENERGY) and entry.estimated else ''}{figure.text(value)}"
+        )
+
+    return _Column(figure.heading, figure.unit, cell, figure.lead)
 
 
 class _BenchTable:
@@ -59,7 +85,6 @@ class _BenchTable:
 
     def __init__(self, lineup: Lineup) -> None:
         self._lineup = lineup
-        self._reports = [entry.report for entry in lineup.entries]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         endless = options.update(width=_ENDLESS)
@@ -74,48 +99,35 @@ class _BenchTable:
             yield self._table(left[:n], titled=titled)
             left, titled = left[n:], False
 
-    def _any(self, fact: Callable[[BenchReport], object]) -> bool:
-        return any(fact(report) is not None for report in self._reports)
-
     def _speed_columns(self) -> list[_Column]:
-        ratios = {id(e.report): self._lineup.speed_up(e) for e in self._lineup.entries}
-        ratio = _Column("speed", "of float", lambda r: _times(ratios[id(r)]))
-        spread = _Column("p50", "±", _timed(_spread))
+        p50, *tails = [_column(figure) for figure in SPEED if figure.unit == "ms"]
+        ratio = speed_of_float(self._lineup)
         return [
-            _Column("p50", "ms", _timed(lambda r: three_digits(r.latency_ms.p50)), lead=True),
-            *([spread] if self._any(lambda r: r.p50_interval_ms) else ()),
-            _Column("p90", "ms", _timed(lambda r: three_digits(r.latency_ms.p90))),
-            _Column("p99", "ms", _timed(lambda r: three_digits(r.latency_ms.p99))),
-            _Column("max", "ms", _timed(lambda r: three_digits(r.latency_ms.max))),
-            *([ratio] if any(ratios.values()) else ()),
-            _Column("FPS", "model", _timed(lambda r: three_digits(r.fps))),
-            _Column("FPS", "frame", _timed(lambda r: three_digits(r.fps_end_to_end)), lead=True),
-            _Column("pre", "ms", _timed(lambda r: f"{r.pre_ms:.2f}")),
-            _Column("post", "ms", _timed(lambda r: f"{r.post_ms:.2f}")),
-            _Column("load", "ms", _timed(lambda r: f"{r.load_ms:.0f}")),
+            p50,
+            *([_Column("p50", "±", _timed(_spread))] if self._any(_interval) else ()),
+            *tails,
+            *([_column(ratio)] if self._any(ratio.value) else ()),
+            *(_column(figure) for figure in SPEED if figure.unit != "ms"),
+            *map(_column, BESIDE),
         ]
 
     def _other_columns(self) -> list[_Column]:
-        power = [
-            _Column("power", "W", _power(lambda r: r.power_w)),
-            _Column("energy", "J/frame", _power(lambda r: r.energy_per_frame_j)),
-            _Column("net", "J/frame", _power(lambda r: r.net_energy_per_frame_j)),
-            _Column("FPS", "per W", _power(lambda r: r.fps_per_watt)),
-        ]
+        optional = [figure for figure in (GPU_MEMORY,) if self._any(figure.value)]
+        powered = self._any(POWER.value)
+        power = [_Column(POWER.heading, POWER.unit, _power), *map(_column, ENERGY)]
         no_power = [_Column("power, energy", "W, J/frame", lambda _: NOT_MEASURED)]
-        shift = _Column("score", "shift", lambda r: _signed(r.confidence_shift))
-        gpu = _Column("GPU", "MB", lambda r: _whole(r.gpu_memory_mb))
-        heat = _Column("heat", "°C", lambda r: _whole(r.temperature_c))
         return [
-            _Column("mAP", "50-95", lambda r: _share(r.map50_95), lead=True),
-            _Column("mAP", "50", lambda r: _share(r.map50)),
+            *map(_column, MEAN_AP),
             _Column("recall", "S/M/L", _recalls),
-            *([shift] if self._any(lambda r: r.confidence_shift) else ()),
-            _Column("memory", "MB", lambda r: _whole(r.peak_memory_mb)),
-            *([gpu] if self._any(lambda r: r.gpu_memory_mb) else ()),
-            *(power if self._any(lambda r: r.power_w) else no_power),
-            *([heat] if self._any(lambda r: r.temperature_c) else ()),
+            *([_column(SHIFT)] if self._any(SHIFT.value) else ()),
+            _column(MEMORY),
+            *map(_column, optional),
+            *(power if powered else no_power),
+            *([_column(HEAT)] if self._any(HEAT.value) else ()),
         ]
+
+    def _any(self, value: Callable[[Entry], object]) -> bool:
+        return any(value(entry) is not None for entry in self._lineup.entries)
 
     def _table(self, columns: Sequence[_Column], *, titled: bool = True) -> Table:
         from rich.box import SIMPLE_HEAD
@@ -137,14 +149,14 @@ class _BenchTable:
                 style="bold" if column.lead else "",
             )
         for entry in self._lineup.entries:
-            table.add_row(entry.name, *(column.cell(entry.report) for column in columns))
+            table.add_row(entry.name, *(column.cell(entry) for column in columns))
         return table
 
 
 def _title(lineup: Lineup) -> str:
     """Say what all rows have in common."""
     first = lineup.entries[0].report
-    parts = [*lineup.machines] if len(lineup.machines) == 1 else []
+    parts = [" and ".join(lineup.machines)] if len(lineup.machines) <= 2 else []
     if not lineup.has_many(lambda report: report.imgsz):
         parts.append(f"{first.imgsz} px")
     if not lineup.has_many(lambda report: report.threads):
@@ -192,12 +204,16 @@ def _lasting_table(entry: Entry) -> Table:
 # ------------------------------------------------------------------------------------------ cells
 
 
-def _timed(cell: Callable[[BenchReport], str]) -> Callable[[BenchReport], str]:
-    return lambda report: EMULATED if report.host.emulated else cell(report)
+def _timed(cell: Callable[[BenchReport], str]) -> Callable[[Entry], str]:
+    return lambda entry: cell(entry.report) if entry.is_timed else EMULATED
+
+
+def _interval(entry: Entry) -> tuple[float, float] | None:
+    return entry.report.p50_interval_ms
 
 
 def _spread(report: BenchReport) -> str:
-    if report.p50_interval_ms is None:
+    if report.p50_interval_ms is None or not report.latency_ms.p50:
         return "-"
     if not report.stable:
         return "unstable"
@@ -205,37 +221,16 @@ def _spread(report: BenchReport) -> str:
     return f"{(high - low) / 2 / report.latency_ms.p50:.1%}"
 
 
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}x"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else share(value)
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.3f}"
-
-
-def _whole(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _recalls(report: BenchReport) -> str:
-    recalls = (report.recall_small, report.recall_medium, report.recall_large)
+def _recalls(entry: Entry) -> str:
+    recalls = [figure.value(entry) for figure in RECALL.values()]
     if all(recall is None for recall in recalls):
         return "-"
     return "/".join("-" if r is None else f"{r:.2f}".removeprefix("0") for r in recalls)
 
 
-def _power(figure: Callable[[BenchReport], float | None]) -> Callable[[BenchReport], str]:
-    def cell(report: BenchReport) -> str:
-        value = figure(report)
-        if value is None:
-            return "-" if report.power_w is not None else NOT_MEASURED
-        return f"{'~' if report.power_kind == 'estimated' else ''}{value:.3g}"
-
-    return cell
+def _power(entry: Entry) -> str:
+    """Say in the first of the columns of power that there is no figure; the others have a dash."""
+    return NOT_MEASURED if entry.report.power_w is None else _column(POWER).cell(entry)
 
 
 # ------------------------------------------------------------------------------------------ notes
@@ -251,7 +246,10 @@ def _notes(lineup: Lineup) -> Iterator[RenderableType]:
     for heading, text in _facts(lineup):
         grid.add_row(heading, Text(text))
     yield grid
-    for text in _warnings(lineup):
+    warnings = list(_warnings(lineup))
+    if warnings:
+        yield Text()
+    for text in warnings:
         yield Text(text, style="yellow")
 
 
@@ -268,7 +266,7 @@ def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
         )
     for text in _best_threads(lineup):
         yield "threads", text
-    for text in _distinct(map(about_accuracy, reports)):
+    for text in lineup.said(about_accuracy):
         yield "accuracy", text
     if any(report.n_images for report in reports):
         yield "recall", _about_recall(reports)
@@ -280,14 +278,15 @@ def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
                 "0.5, score above 0.25)"
             ),
         )
-    for text in _distinct(map(about_power, reports)):
+    for text in lineup.said(about_power):
         yield "power", text
-    for text in _distinct(map(_about_clocks, reports)):
+    for text in lineup.said(_about_clocks):
         yield "clocks", text
     if not any(report.temperature_c is not None for report in reports):
         yield "heat", NOT_MEASURED
-    for text in _distinct(machine_in_words(report.host) for report in reports):
-        yield "machine", text
+    for machine in lineup.machines:
+        name = f"{machine}: " if len(lineup.machines) > 1 else ""
+        yield "machine", f"{name}{lineup.about_machine(machine)}"
     engines = {
         f"{runtime_name(report)} {report.runtime_version}"
         for report in reports
@@ -363,7 +362,3 @@ def _warnings(lineup: Lineup) -> Iterator[str]:
 def _range(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _distinct(texts: Iterator[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
