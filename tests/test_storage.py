@@ -201,6 +201,7 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ('{"schema": "1.0", "bo', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[1, 2]", "holds no Host"),
         ("{}", "board"),
         (json.dumps({"schema": "99.0", "board": "x"}), "99.0"),

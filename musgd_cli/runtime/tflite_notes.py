@@ -12,11 +12,17 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+"""What ``ast.literal_eval`` raises of a text that is none."""
+
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
-    *(IndexError, UnicodeDecodeError),
+    *(LookupError, ValueError),
 )
 """What ``zipfile`` raises over damage, encryption and compressions that it does not know."""
+
+_MOST_BYTES = 1 << 20
+"""Of notes; what is packed in less may be a thousand times that."""
 
 
 def read_notes(file: Path) -> dict[str, Any]:
@@ -25,13 +31,15 @@ def read_notes(file: Path) -> dict[str, Any]:
         with zipfile.ZipFile(file) as appended:
             names = appended.namelist()
             name = "metadata.json" if "metadata.json" in names else names[0]
+            if appended.getinfo(name).file_size > _MOST_BYTES:
+                return {}
             text = appended.read(name).decode()
     except _UNREADABLE:
         return {}
     for parse in (json.loads, ast.literal_eval):
         try:
             found = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except NO_LITERAL:
             continue
         return found if isinstance(found, dict) else {}
     return {}

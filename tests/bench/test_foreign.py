@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -243,8 +244,8 @@ def test_final_boxes_are_told_by_a_note(notes: dict[str, object], tmp_path: Path
 def test_more_classes_than_any_detector_has(tmp_path: Path) -> None:
     refused(onnx_with(tmp_path / "rows", gives(1, 2**40, 2**41)), "has 1099511627772 classes")
     file = onnx_with(tmp_path / "names", gives(1, None, None))
-    note(tmp_path / "names", names=list(range(100_000)))
-    refused(file, "has 100000 classes")
+    note(tmp_path / "names", names=list(range(10_001)))
+    refused(file, "has 10001 classes")
 
 
 def test_stored_tensors_that_are_listed_as_inputs(tmp_path: Path, x: np.ndarray) -> None:
@@ -273,6 +274,52 @@ def test_weights_outside_of_the_onnx_file_belong_to_it(tmp_path: Path, x: np.nda
     np.testing.assert_allclose(answer(tmp_path, x), tiny.expected_output(x), atol=1e-5)
     (tmp_path / "m.data").unlink()
     refused(tmp_path, r"'m\.data', are not beside it", ExitCode.FAILED)
+
+
+def kept_outside(name: str, location: str) -> object:
+    """Make a tensor whose values are in another file."""
+    from onnx import TensorProto
+
+    tensor = TensorProto(name=name, dims=[1], data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def test_weights_outside_are_found_wherever_they_hang(tmp_path: Path) -> None:
+    # What is not found is neither hashed nor bundled, and may lead out of the folder.
+    from onnx import SparseTensorProto, helper
+
+    def sparse(values: str, indices: str) -> SparseTensorProto:
+        tensors = kept_outside("v", values), kept_outside("i", indices)
+        return SparseTensorProto(values=tensors[0], indices=tensors[1], dims=[1])
+
+    inner = helper.make_graph([], "inner", [], [], [kept_outside("w", "in-subgraph")])
+    branches = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    constant = helper.make_node("Constant", [], ["k"], value=kept_outside("k", "in-constant"))
+    odd = helper.make_node("Odd", [], ["o"], domain="theirs")
+    odd.attribute.add(name="t", type=9).tensors.append(kept_outside("t", "in-list"))
+    odd.attribute.add(name="g", type=10).graphs.append(
+        helper.make_graph([constant], "deep", [], [])
+    )
+    odd.attribute.add(name="s", type=11).sparse_tensor.CopyFrom(sparse("values", "indices"))
+
+    def change(model: object) -> None:
+        model.graph.initializer.append(kept_outside("i", "in-graph"))
+        model.graph.sparse_initializer.append(sparse("sparse-values", "sparse-indices"))
+        model.graph.node.extend([branches, odd])
+        function = helper.make_function("theirs", "F", [], ["k"], [constant], [])
+        function.node[0].attribute[0].t.external_data[0].value = "in-function"
+        model.functions.append(function)
+
+    locations = {
+        *("in-subgraph", "in-constant", "in-list", "in-graph", "in-function"),
+        *("values", "indices", "sparse-values", "sparse-indices"),
+    }
+    for name in locations:
+        (tmp_path / name).write_bytes(b"0000")
+    file = onnx_with(tmp_path, change)
+    assert set(foreign.read(file).artifact.files) == {file.name, *locations}
 
 
 @pytest.mark.parametrize("location", ["../m.data", "{tmp}/m.data", "link", "", "sub/../../m.data"])
@@ -832,6 +879,198 @@ def test_a_newer_model_asks_for_a_newer_runtime(
 
 
 # ---------------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: !!int ''",
+        "names: !!bool perhaps",
+        "names: !!timestamp soon",
+        "names: !!float ''",
+        "{{}}",
+        "{[]: 1}",
+        "[" * 5000,
+        "names: {0: !!binary YWJj}",
+        "stride: 0",
+        f"imgsz: {'9' * 5000}",
+        "# " + "x" * (1 << 21),
+    ],
+)
+def test_yaml_that_trips_its_parser(text: str, tmp_path: Path) -> None:
+    bare("openvino", tmp_path)
+    (tmp_path / "metadata.yaml").write_text(text)
+    refused(tmp_path, r"metadata\.yaml|metadata: ", ExitCode.FAILED)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "names: *z",
+        "names: {0: *z}",
+        "args: {int8: true, data: *z}\nauthor: Ultralytics",
+        "imgsz: *z",
+        "author: *z",
+    ],
+)
+def test_yaml_that_multiplies_itself(last: str, tmp_path: Path) -> None:
+    # Thirty lines, and a billion names once they are written out.
+    bare("openvino", tmp_path)
+    names = "abcdefghijklmnopqrstuvwxyz"
+    lines = [f"a: &a [{'red,' * 9}]"]
+    lines += [f"{y}: &{y} [{f'*{x},' * 9}]" for x, y in itertools.pairwise(names)]
+    (tmp_path / "metadata.yaml").write_text("\n".join([*lines, last]))
+    try:
+        assert "red" not in str(foreign.read(tmp_path).made_by)
+    except MusgdError as error:
+        assert len(error.what) < 1000
+
+
+def test_yaml_that_merges_itself(tmp_path: Path) -> None:
+    bare("openvino", tmp_path)
+    names = "abcdefghijklmnopqrstuvwxyz"
+    lines = ["a: &a {x: 1}"]
+    lines += [f"{y}: &{y} {{<<: [{f'*{x},' * 9}]}}" for x, y in itertools.pairwise(names)]
+    (tmp_path / "metadata.yaml").write_text("\n".join(lines))
+    refused(tmp_path, r"metadata\.yaml", ExitCode.FAILED)
+
+
+@pytest.mark.parametrize("text", ["{{}}", "[" * 5000, "{[]: 1}", "9" * 5000, "-" * 200_000])
+def test_notes_that_are_no_python(text: str, tmp_path: Path) -> None:
+    # They are texts then, of a kind that no note is.
+    notes = {"author": "Ultralytics", "imgsz": text}
+    file = onnx_with(tmp_path / "onnx", lambda model: add_notes(model, notes))
+    refused(file, "metadata: imgsz", ExitCode.FAILED)
+    file = bare("litert", tmp_path / "litert")
+    with zipfile.ZipFile(file, "a") as appended:
+        appended.writestr("temp_meta.txt", text)
+    assert foreign.read(file).artifact.names == ("class0", "class1", "class2")
+
+
+def test_notes_that_are_packed_too_well(tmp_path: Path) -> None:
+    file = bare("litert", tmp_path)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as appended:
+        appended.writestr("metadata.json", json.dumps(NOTES | {"padding": " " * (1 << 26)}))
+    before = file.stat().st_size
+    assert before < 1 << 17
+    assert foreign.read(file).artifact.names == ("class0", "class1", "class2")
+
+
+@pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan, 3e38])
+def test_a_resize_beyond_all_bounds(scale: float, tmp_path: Path) -> None:
+    from onnx import helper, numpy_helper
+
+    def change(model: object) -> None:
+        scales = np.array([1, 1, scale, scale], np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(scales, "scales"))
+        model.graph.node.insert(0, helper.make_node("Resize", ["images", "", "scales"], ["large"]))
+
+    file = onnx_with(tmp_path, change)
+    if np.isfinite(scale):
+        assert foreign.read(file).artifact.imgsz == 64
+    else:
+        refused(file, "infinitely large", ExitCode.FAILED)
+
+
+def test_convolutions_that_compute_nothing(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    file = two_convolutions(tmp_path, (True, False))
+    model = onnx.load(file)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("w"):
+            tensor.dims[0] = 0
+    file.write_bytes(model.SerializeToString())
+    artifact = foreign.read(file).artifact
+    assert (artifact.int8_macs_share, artifact.precision) == (None, "mixed-int8")
+
+
+def test_a_side_of_minus_one_is_a_loose_one(tmp_path: Path) -> None:
+    def change(model: object) -> None:
+        for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            dim.dim_value = -1
+        add_notes(model, NOTES)
+
+    assert foreign.read(onnx_with(tmp_path, change)).artifact.imgsz == 64
+
+
+@pytest.mark.parametrize(
+    ("dims", "match"),
+    [
+        ([-1, 4, 64], "negative side"),
+        ([1] * 100, "too many sides"),
+        ([1] * 1_000_000, "more parts"),
+    ],
+)
+def test_tensors_of_no_engines_shape(dims: list[int], match: str, tmp_path: Path) -> None:
+    def change(model: object) -> None:
+        del model.graph.initializer[1].dims[:]
+        model.graph.initializer[1].dims.extend(dims)
+
+    refused(onnx_with(tmp_path, change), match, ExitCode.FAILED)
+
+
+def test_more_parts_than_any_model(tmp_path: Path) -> None:
+    file = onnx_with(tmp_path, lambda model: None)
+    empty_node = b"\x0a\x00"
+    graph = empty_node * 1_000_000
+    file.write_bytes(b"\x3a" + varint(len(graph)) + graph)
+    refused(file, "more parts", ExitCode.FAILED)
+
+
+def varint(value: int) -> bytes:
+    """Write a length as protocol buffers do."""
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*found, value))
+
+
+def test_attributes_of_other_nodes_may_be_long(tmp_path: Path, x: np.ndarray) -> None:
+    from onnx import helper
+
+    def change(model: object) -> None:
+        node = helper.make_node("Constant", [], ["unused"], value_ints=list(range(100_000)))
+        model.graph.node.append(node)
+
+    file = onnx_with(tmp_path, change)
+    np.testing.assert_allclose(answer(file, x), tiny.expected_output(x), atol=1e-5)
+
+
+def test_openvino_with_more_ways_than_layers(tmp_path: Path) -> None:
+    # Each Concat takes the one before it four times: 4 ** 60 ways from the last to the first.
+    ports = [f'<port id="{i}"><dim>1</dim></port>' for i in range(4)]
+    image, result = (
+        "".join(f"<dim>{side}</dim>" for side in sides) for sides in ((1, 3, 64, 64), (1, 7, 64))
+    )
+    output = '<output><port id="9"><dim>1</dim></port></output>'
+    layers = [
+        f'<layer id="i" type="Parameter"><output><port id="9">{image}</port></output></layer>',
+        f'<layer id="q" type="FakeQuantize"><data levels="256"/>{output}</layer>',
+        f'<layer id="w" type="Const"><data element_type="i8" offset="0" size="1"/>{output}</layer>',
+    ]
+    edges, last = [], "q"
+    for name in map(str, range(1, 61)):
+        layers.append(
+            f'<layer id="{name}" type="Concat"><input>{"".join(ports)}</input>{output}</layer>'
+        )
+        edges += [edge(last, name, port) for port in range(4)]
+        last = name
+    layers += [
+        f'<layer id="c" type="Convolution"><input>{"".join(ports[:2])}</input>{output}</layer>',
+        f'<layer id="r" type="Result"><input><port id="0">{result}</port></input></layer>',
+    ]
+    edges += [edge(last, "c", 0), edge("w", "c", 1), edge("c", "r", 0)]
+    (tmp_path / "m.xml").write_text(
+        f"<net><layers>{''.join(layers)}</layers><edges>{''.join(edges)}</edges></net>"
+    )
+    (tmp_path / "m.bin").write_bytes(b"0")
+    assert foreign.read(tmp_path).artifact.precision == "int8"
+
+
+def edge(source: str, target: str, port: int) -> str:
+    """Write one of OpenVINO's edges; all outputs are port 9."""
+    return f'<edge from-layer="{source}" from-port="9" to-layer="{target}" to-port="{port}"/>'
 
 
 @pytest.mark.parametrize("runtime", sorted(MAKERS))

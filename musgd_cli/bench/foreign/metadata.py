@@ -6,7 +6,7 @@ Of ONNX these are texts, Python's ``str`` of each value; elsewhere YAML or JSON.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +15,26 @@ from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, ValidationE
 
 from musgd_cli.bench.foreign.model import damaged
 from musgd_cli.records import Precision
+from musgd_cli.runtime.tflite_notes import NO_LITERAL
 
 _SIDECAR = "metadata.yaml"
 
+_MOST_CHARACTERS = 1 << 20
+"""Of notes; ten thousand classes take a fifth of that."""
+
 _PRECISIONS: dict[int, Precision] = {8: "int8", 16: "fp16", 32: "fp32"}
+
+
+_NO_YAML = (
+    *(yaml.YAMLError, ValueError, RecursionError),
+    *(LookupError, AttributeError, TypeError, ArithmeticError),
+)
+"""What PyYAML raises: the latter where a value is not what its tag says."""
+
+
+class _Loader(yaml.SafeLoader):
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave merge keys unmerged, to be refused: a few lines of them fill any memory."""
 
 
 def beside(file: Path) -> dict[str, Any]:
@@ -31,8 +47,10 @@ def beside(file: Path) -> dict[str, Any]:
     if not sidecar.is_file():
         return {}
     try:
-        found = yaml.load(sidecar.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if sidecar.stat().st_size > _MOST_CHARACTERS:
+            raise ValueError("it is too long for notes")
+        found = yaml.load(sidecar.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (safe)
+    except _NO_YAML as error:
         first = next(iter(str(error).splitlines()), "it is no YAML")
         raise damaged(sidecar, "a model's metadata", first) from error
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
@@ -41,7 +59,12 @@ def beside(file: Path) -> dict[str, Any]:
 def _in_order(names: object) -> object:
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=lambda key: int(str(key)))]
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else names
+    if not isinstance(names, (list, tuple)):
+        return names
+    # A list in place of a name may hold itself many times over, by YAML's aliases.
+    if any(isinstance(name, Collection) and not isinstance(name, str) for name in names):
+        raise ValueError("a name is no text")
+    return tuple(map(str, names))
 
 
 def _two_sides(imgsz: object) -> object:
@@ -61,7 +84,7 @@ class Metadata(BaseModel):
     names: Annotated[tuple[str, ...] | None, BeforeValidator(_in_order)] = None
     imgsz: Annotated[tuple[PositiveInt, PositiveInt] | None, BeforeValidator(_two_sides)] = None
     """Height and width, pixels."""
-    stride: int = 32
+    stride: PositiveInt = 32
     end2end: bool | None = None
     args: Annotated[Mapping[Any, Any], BeforeValidator(_mapping)] = Field(default_factory=dict)
     """Of the export."""
@@ -80,8 +103,8 @@ class Metadata(BaseModel):
         """
         who = " ".join(filter(None, (self.author, self.version)))
         data = self.args.get("data")
-        if who and data and self.precision_asked == "int8":
-            who += f", calibrated on {Path(str(data)).name}"
+        if who and isinstance(data, str) and self.precision_asked == "int8":
+            who += f", calibrated on {Path(data).name}"
         return who or None
 
     @property
@@ -119,9 +142,9 @@ _TEXTS = frozenset({"author", "version", "task"})
 
 
 def _value(name: str, note: object) -> object:
-    if not isinstance(note, str) or name in _TEXTS:
+    if not isinstance(note, str) or name in _TEXTS or len(note) > _MOST_CHARACTERS:
         return note
     try:
         return ast.literal_eval(note)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):  # a text that is meant as one
+    except NO_LITERAL:  # a text that is meant as one
         return note

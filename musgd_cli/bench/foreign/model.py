@@ -18,6 +18,12 @@ from musgd_cli.records import INT8_SHARE, FloatPrecision, Precision
 Shape = tuple[int | None, ...]
 """``None``: a side that is settled when the model is run, or that the file does not tell."""
 
+MOST_SIDES = 64
+"""Of a tensor, which no format and no engine allows more."""
+
+MOST_STEPS = 16
+"""Between a convolution and its weights: they are widened, shifted, scaled, reshaped."""
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -57,7 +63,7 @@ class ModelFile:
         if len(kinds) < 2:
             return float(True in kinds)
         for convolution in self.convolutions:
-            if convolution.macs is None:
+            if convolution.macs is None or convolution.macs <= 0:
                 return None
             macs[convolution.is_int8] += convolution.macs
         return round(macs[True] / macs.total(), 4)

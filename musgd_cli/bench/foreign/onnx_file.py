@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
+from musgd_cli.bench.foreign.model import (
+    MOST_SIDES,
+    MOST_STEPS,
+    Convolution,
+    ModelFile,
+    Shape,
+    damaged,
+)
 from musgd_cli.paths import lies_inside
 from musgd_cli.records import FloatPrecision
 
@@ -25,6 +32,7 @@ _FLOATS: dict[int, FloatPrecision] = {_FLOAT: "fp32", 10: "fp16", 16: "bf16"}
 _INT8_CONVOLUTIONS = {"QLinearConv": 3, "ConvInteger": 1}
 """Which input holds the weights."""
 
+_WINDOW_ATTRIBUTES = frozenset({"kernel_shape", "strides", "pads", "dilations"})
 _WINDOWS = frozenset({"Conv", *_INT8_CONVOLUTIONS, "MaxPool", "AveragePool"})
 
 Sides = tuple[int, int]
@@ -43,7 +51,7 @@ def read(file: Path) -> ModelFile:
         found, outside = _read(file)
     except UnicodeDecodeError as error:
         raise damaged(file, KIND, "its names are no text") from error
-    except (LookupError, ZeroDivisionError, struct.error) as error:
+    except (LookupError, ArithmeticError, struct.error) as error:
         raise damaged(file, KIND, "it is cut short, or damaged") from error
     except ValueError as error:
         raise damaged(file, KIND, error) from error
@@ -62,7 +70,7 @@ def _read(file: Path) -> tuple[ModelFile, list[str]]:
     if 7 not in model:
         raise ValueError("it holds no graph" if data else "it is empty")
     graph = _Graph(_fields(_view(model, 7)))
-    outside = sorted(graph.outside)
+    outside = sorted(set(_locations(model)))
     found = ModelFile(
         files=(file, *(file.parent / name for name in outside)),
         inputs=tuple(shape for name, shape in graph.inputs.items() if name not in graph.tensors),
@@ -115,8 +123,6 @@ class _Node:
 class _Graph:
     message: Fields
     tensors: dict[str, _Tensor] = field(default_factory=dict)
-    outside: set[str] = field(default_factory=set)
-    """Files with tensors' values, by their path beside the model."""
 
     def __post_init__(self) -> None:
         self.inputs = dict(map(_value_info, self._messages(11)))
@@ -135,16 +141,17 @@ class _Graph:
     def _messages(self, number: int) -> Iterator[Fields]:
         return map(_fields, _views(self.message, number))
 
-    def _tensor(self, tensor: Fields) -> _Tensor:
-        for entry in map(_fields, _views(tensor, 13)):
-            if _text(entry, 1) == "location":
-                self.outside.add(_text(entry, 2))
-        return _Tensor(_number(tensor, 2), tuple(_numbers(tensor, 1)), _view(tensor, 9))
+    @staticmethod
+    def _tensor(tensor: Fields) -> _Tensor:
+        shape = tuple(_numbers(tensor, 1))
+        if any(side < 0 for side in shape):
+            raise ValueError("it has a tensor with a negative side")
+        return _Tensor(_number(tensor, 2), shape, _view(tensor, 9))
 
     def _node(self, message: Fields) -> _Node:
         node = _Node(_text(message, 4), _texts(message, 1), _texts(message, 2), {})
         for attribute in map(_fields, _views(message, 5)):
-            if 8 in attribute:
+            if _text(attribute, 1) in _WINDOW_ATTRIBUTES:
                 node.numbers[_text(attribute, 1)] = _numbers(attribute, 8)
             if node.kind == "Constant" and 5 in attribute:
                 self.tensors[node.outputs[0]] = self._tensor(_fields(_view(attribute, 5)))
@@ -176,6 +183,8 @@ class _Graph:
         if scales is None or scales.type != _FLOAT or len(scales.values) != 16:
             return None
         _, _, height, width = struct.unpack("<4f", scales.values)
+        if not (math.isfinite(height) and math.isfinite(width)):
+            raise ValueError("it makes an image infinitely large")
         return int(sides[0] * height), int(sides[1] * width)
 
     def convolutions(self) -> Iterator[Convolution]:
@@ -193,13 +202,13 @@ class _Graph:
             )
 
     def _weights(self, name: str) -> _Tensor:
-        for _ in self._nodes:  # behind its DequantizeLinear or Cast
+        for _ in range(MOST_STEPS):  # behind its DequantizeLinear or Cast
             if name in self.tensors:
                 return self.tensors[name]
             if name not in self._makers:
                 break
             name = self._makers[name].inputs[0]
-        raise ValueError(f"it holds no {name}")
+        raise ValueError(f"it holds no {name!r}")
 
     def _runs_in_int8(self, conv: _Node) -> bool:
         """Tell whether ONNX Runtime computes a convolution in int8.
@@ -225,16 +234,55 @@ def _value_info(message: Fields) -> tuple[str, Shape]:
     if 2 in tensor:
         dims = map(_fields, _views(_fields(_view(tensor, 2)), 1))
         sides += [_number(dim, 1) if 1 in dim else None for dim in dims]
-    return _text(message, 1), tuple(sides)
+    # Some exporters write -1 for what is settled later.
+    return _text(message, 1), tuple(None if side is None or side < 0 else side for side in sides)
+
+
+# ---------------------------------------------------------------------- values in other files
+
+_HOLDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse tensor",
+        23: "sparse tensor",
+    },
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+}
+"""Which fields of a message hold messages in which there may be tensors."""
+
+
+def _locations(model: Fields) -> Iterator[str]:
+    """Yield the files in which tensors anywhere in a model are kept, by their path beside it."""
+    left = [("model", model)]
+    while left:
+        kind, message = left.pop()
+        if kind == "tensor":
+            for entry in map(_fields, _views(message, 13)):
+                if _text(entry, 1) == "location":
+                    yield _text(entry, 2)
+        for number, held in _HOLDS.get(kind, {}).items():
+            left += [(held, _fields(view)) for view in _views(message, number)]
 
 
 # -------------------------------------------------------------------------- protocol buffers
 
 
+_MOST_FIELDS = 1 << 18
+"""Of a message; a large graph has some ten thousand nodes."""
+
+
 def _fields(data: memoryview) -> Fields:
     """Split a message into its fields, by their numbers."""
     fields: Fields = defaultdict(list)
-    at, end = 0, len(data)
+    at, end, n_fields = 0, len(data), 0
     while at < end:
         key, at = _varint(data, at)
         value: int | memoryview
@@ -252,6 +300,9 @@ def _fields(data: memoryview) -> Fields:
         if at > end:
             raise ValueError("it is cut short")
         fields[key >> 3].append(value)
+        n_fields += 1
+        if n_fields > _MOST_FIELDS:
+            raise ValueError("it has more parts than any model")
     return fields
 
 
@@ -287,14 +338,21 @@ def _number(message: Fields, number: int) -> int:
 
 
 def _numbers(message: Fields, number: int) -> list[int]:
-    """Return a repeated number, packed or not."""
+    """Return a repeated int64, packed or not: all of ours are sides, or as many."""
     found: list[int] = []
     for value in message.get(number, ()):
         if isinstance(value, int):
             found.append(value)
             continue
         at = 0
-        while at < len(value):
+        while at < len(value) and len(found) <= MOST_SIDES:
             one, at = _varint(value, at)
             found.append(one)
-    return found
+    if len(found) > MOST_SIDES:
+        raise ValueError("it has a tensor with too many sides")
+    return [_signed(value) for value in found]
+
+
+def _signed(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value

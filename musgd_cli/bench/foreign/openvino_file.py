@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
+from musgd_cli.bench.foreign.model import (
+    MOST_SIDES,
+    MOST_STEPS,
+    Convolution,
+    ModelFile,
+    Shape,
+    damaged,
+)
 from musgd_cli.records import FloatPrecision
 
 KIND = "OpenVINO's IR"
@@ -74,6 +81,7 @@ class _Graph:
             )
             for edge in root.iterfind("edges/edge")
         }
+        self._quantized: dict[str, bool] = {}
         layers = self._layers.values()
         self.inputs = tuple(
             _shape(layer, "output") for layer in layers if layer.get("type") == "Parameter"
@@ -113,7 +121,7 @@ class _Graph:
         return [self._layers[self._sources[layer.attrib["id"], port][0]] for port in ports]
 
     def _stored_type(self, layer: ElementTree.Element) -> str:
-        for _ in self._layers:
+        for _ in range(MOST_STEPS):
             if layer.get("type") not in _DEQUANTIZING:
                 break
             layer = self._sources_of(layer)[0]
@@ -121,6 +129,13 @@ class _Graph:
         return "" if data is None else data.get("element_type", "")
 
     def _is_quantized(self, layer: ElementTree.Element) -> bool:
+        # Each is asked once: the ways through a graph are many more than its layers.
+        known = self._quantized.get(layer.attrib["id"])
+        if known is None:
+            known = self._quantized[layer.attrib["id"]] = self._hands_on_int8(layer)
+        return known
+
+    def _hands_on_int8(self, layer: ElementTree.Element) -> bool:
         kind, data = layer.get("type"), layer.find("data")
         if kind == "FakeQuantize":
             return data is not None and int(data.get("levels", 0)) <= 256
@@ -131,5 +146,7 @@ class _Graph:
 
 
 def _shape(layer: ElementTree.Element, side: str, port: int = 0) -> Shape:
-    sides = (int(dim.text or -1) for dim in layer.findall(f"{side}/port")[port].iterfind("dim"))
+    sides = [int(dim.text or -1) for dim in layer.findall(f"{side}/port")[port].iterfind("dim")]
+    if len(sides) > MOST_SIDES:
+        raise ValueError
     return tuple(None if n < 0 else n for n in sides)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from musgd_cli.bench.foreign.model import Convolution, ModelFile, Shape, damaged
+from musgd_cli.bench.foreign.model import MOST_SIDES, Convolution, ModelFile, Shape, damaged
 from musgd_cli.records import FloatPrecision
 from musgd_cli.runtime import engine_class
 from musgd_cli.runtime.tflite_notes import read_notes
@@ -55,23 +55,29 @@ class _Graph:
         for i in range(model.BuffersLength()):
             buffer = model.Buffers(i)
             # LiteRT takes a buffer's place for granted, and dies of one past the end.
-            values = buffer.DataAsNumpy() if buffer.DataLength() else b""
-            if buffer.Offset() > 1:  # weights of 2 GB and more lie behind the flatbuffer
-                values = data[buffer.Offset() :][: buffer.Size()]
-                if len(values) < buffer.Size():
-                    raise ValueError("a buffer is cut short")
+            if buffer.DataLength():
+                buffer.DataAsNumpy()  # which stumbles over it
+            # Weights of 2 GB and more lie behind the flatbuffer.
+            if buffer.Offset() > 1 and buffer.Offset() + buffer.Size() > len(data):
+                raise ValueError("a buffer is cut short")
         self.inputs = tuple(map(self._shape, self._graph.InputsAsNumpy()))
         self.outputs = tuple(map(self._shape, self._graph.OutputsAsNumpy()))
 
     def _shape(self, tensor: int) -> Shape:
-        found = self._graph.Tensors(tensor)
+        found = self._tensor(tensor)
         # -1 in the signature: settled later. What is in the shape then is no more than an example.
         sides = found.ShapeSignatureAsNumpy() if found.ShapeSignatureLength() else None
         sides = found.ShapeAsNumpy() if sides is None else sides
         return tuple(None if side < 0 else int(side) for side in sides)
 
+    def _tensor(self, tensor: int) -> Any:
+        found = self._graph.Tensors(tensor)
+        if max(found.ShapeLength(), found.ShapeSignatureLength()) > MOST_SIDES:
+            raise ValueError("a tensor has too many sides")
+        return found
+
     def _type(self, tensor: int) -> int:
-        return int(self._graph.Tensors(tensor).Type())
+        return int(self._tensor(tensor).Type())
 
     def convolutions(self) -> Iterator[Convolution]:
         kinds, types = self._schema.BuiltinOperator, self._schema.TensorType
@@ -89,11 +95,11 @@ class _Graph:
             if weights in makers:  # fp16, widened
                 weights = int(makers[weights].Inputs(0))
             result = int(operator.Outputs(0))
-            shape = [int(side) for side in self._graph.Tensors(weights).ShapeAsNumpy()]
+            shape = [int(side) for side in self._tensor(weights).ShapeAsNumpy()]
             # (out, height, width, in), or of a depthwise one (1, height, width, out): what one
             # output value sums over.
             summed = math.prod(shape[1 : 4 if kind == kinds.CONV_2D else 3])
-            sides = [int(side) for side in self._graph.Tensors(result).ShapeAsNumpy()]
+            sides = [int(side) for side in self._tensor(result).ShapeAsNumpy()]
             all_int8 = {self._type(tensor) for tensor in (image, weights, result)} == {types.INT8}
             yield Convolution(
                 stored=floats.get(self._type(weights)),
