@@ -860,8 +860,14 @@ class BenchReport(Record):
     """Highest during the timed frames."""
     throttled: bool | None
     """Clocks were held back at some time of them."""
+    throttle_reasons: tuple[str, ...] = ()
+    """By what, each as its source names it, e.g. ``soft temperature limit`` or ``power cap``;
+    ``under-voltage`` also where the clocks were not held back by it."""
     cpu_mhz: float | None = None
     """Mean over the cores and the timed frames."""
+    cpu_mhz_highest: float | None = None
+    """Of the core that ran fastest at each time, mean over the timed frames: the clock of one busy
+    thread among cores at rest."""
     governor: str | None = None
     """Of the CPU's clock, e.g. ``performance``."""
     power_mode: str | None = None

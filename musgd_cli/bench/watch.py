@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import fmean
 from typing import TypeVar
 
@@ -40,10 +41,15 @@ class Watch:
     readings: list[PowerReading | None] = field(default_factory=list)
     """One a repeat; ``None``: the meter died in it or gave what cannot be."""
     gpu_memory_mb: float | None = None
+    """Most that the watched processes held on the card, of all looks."""
     busy_s: float | None = 0.0
     """CPU seconds that the whole machine spent meanwhile; ``None`` where it does not tell."""
 
-    def _look(self) -> Conditions:
+    def _look(self, pid: int) -> Conditions:
+        gpu = first_gpu() if self.device == "gpu" else None
+        if gpu is not None:
+            used = gpu.process_memory_mb(pid)
+            self.gpu_memory_mb = max(used or 0, self.gpu_memory_mb or 0) or None
         seen = self.look() if self.look is not None else conditions.look(device=self.device)
         self.looks.append((time.time(), seen))
         return seen
@@ -55,10 +61,10 @@ class Watch:
 
         def keep_looking() -> None:
             while not over.wait(1 / LOOKS_HZ):
-                self._look()
+                self._look(pid)
 
         thread = threading.Thread(target=keep_looking, name="watch", daemon=True)
-        before = self._look()
+        before = self._look(pid)
         thread.start()
         if self.meter is not None:
             self.meter.begin()
@@ -67,14 +73,10 @@ class Watch:
         finally:
             # An external meter's file may lag for seconds: what is looked at ends before that.
             over.set()
-            after = self._look()
+            after = self._look(pid)
             if self.meter is not None:
                 self.readings.append(self.meter.end())
             thread.join()
-            gpu = first_gpu() if self.device == "gpu" else None
-            if gpu is not None:
-                used = gpu.process_memory_mb(pid)
-                self.gpu_memory_mb = max(used or 0, self.gpu_memory_mb or 0) or None
             self._add_busy(before.busy_s, after.busy_s)
 
     def _add_busy(self, before_s: float | None, after_s: float | None) -> None:
@@ -97,10 +99,21 @@ class Watch:
         return fmean(clocks) if clocks else None
 
     @property
+    def cpu_mhz_highest(self) -> float | None:
+        """Mean of the clock of the core that ran fastest."""
+        clocks = self._seen(lambda seen: seen.cpu_mhz_max)
+        return fmean(clocks) if clocks else None
+
+    @property
     def throttled(self) -> bool | None:
         """At any time."""
         answers = self._seen(lambda seen: seen.throttled)
         return any(answers) if answers else None
+
+    @property
+    def throttle_reasons(self) -> tuple[str, ...]:
+        """All that were seen."""
+        return tuple(dict.fromkeys(chain(*self._seen(lambda seen: seen.throttle_reasons))))
 
     @property
     def governor(self) -> str | None:

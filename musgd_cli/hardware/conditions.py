@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from musgd_cli.hardware.thermal import Device, temperature_c, throttled
+from musgd_cli.hardware.thermal import Device, temperature_c, throttling
 from musgd_cli.hardware.tree import Tree
 
 _CPUS = "sys/devices/system/cpu"
@@ -25,12 +25,17 @@ class Conditions:
     """Of the processor's hottest sensor, or of the GPU."""
     cpu_mhz: float | None
     """Mean over the CPU's online cores. Virtual machines do not tell."""
+    cpu_mhz_max: float | None
+    """Of the core that runs fastest: what a few busy threads run at, while others rest or are of a
+    slower cluster."""
     governor: str | None
     """What chooses the CPU's clock, e.g. ``ondemand``; joined by ``+`` where cores differ."""
     power_mode: str | None
     """nvpmodel's name of a Jetson's mode, e.g. ``MAXN``."""
     throttled: bool | None
     """Clocks are held back right now, of the CPU or of the GPU."""
+    throttle_reasons: tuple[str, ...] | None
+    """By what, in words; under-voltage also where clocks are not held back by it."""
     busy_s: float | None
     """CPU seconds that all of the machine has used since it started: a difference of two tells
     how busy it was."""
@@ -45,13 +50,16 @@ def look(root: Path = Path("/"), *, device: Device = "cpu") -> Conditions:
     """
     tree = Tree(root)
     clocks = clocks_khz(tree, "scaling_cur_freq")
+    told = throttling(root, device=device)
     governors = (tree.text(f"{core}/scaling_governor") for core in _scaled_cores(tree))
     return Conditions(
         temperature_c=temperature_c(root, device=device),
         cpu_mhz=sum(clocks) / len(clocks) / 1000 if clocks else None,
+        cpu_mhz_max=max(clocks) / 1000 if clocks else None,
         governor="+".join(dict.fromkeys(filter(None, governors))) or None,
         power_mode=_power_mode(tree),
-        throttled=throttled(root, device=device),
+        throttled=told.held_back if told else None,
+        throttle_reasons=told.reasons if told else None,
         busy_s=busy_s(tree),
     )
 

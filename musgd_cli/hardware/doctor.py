@@ -17,7 +17,7 @@ from musgd_cli.hardware import boards, power
 from musgd_cli.hardware.boards import Board
 from musgd_cli.hardware.cpu import usable_cores
 from musgd_cli.hardware.power.pmic import has_pmic
-from musgd_cli.hardware.thermal import throttled
+from musgd_cli.hardware.thermal import throttle_reasons
 from musgd_cli.hardware.tree import DEVICE_TREES, Tree
 from musgd_cli.records import Check, Host
 
@@ -221,13 +221,13 @@ def _power_meter(machine: _Machine) -> Iterator[Check]:
 
 
 def _throttling(machine: _Machine) -> Iterator[Check]:
-    held_back = throttled(machine.tree.root)
-    if held_back is None:
+    reasons = throttle_reasons(machine.tree.root)
+    if reasons is None:
         return
     yield Check(
         name="clocks",
-        ok=not held_back,
-        found="held back by heat or a weak supply" if held_back else "free",
+        ok=not reasons,
+        found=", ".join(reasons) or "free",
         needed="free, for figures that are the board's",
         mend="use the board's own power supply and a fan, then bench again",
         advice=True,

@@ -50,6 +50,23 @@ def test_heat_is_the_highest_and_throttling_any_of_it() -> None:
     assert watch.throttled is True
 
 
+def test_all_reasons_that_were_seen_are_kept() -> None:
+    seen = iter([(), ("under-voltage",), None, ("throttled", "under-voltage")])
+    watch = Watch(look=lambda: conditions(throttle_reasons=next(seen)))
+    for _ in range(2):
+        with watch.timed(0):
+            pass
+    assert watch.throttle_reasons == ("under-voltage", "throttled")
+
+
+def test_the_clock_of_the_fastest_core_is_a_mean_over_time() -> None:
+    clocks = iter([2400.0, 1800.0])
+    watch = Watch(look=lambda: conditions(cpu_mhz=900.0, cpu_mhz_max=next(clocks)))
+    with watch.timed(0):
+        pass
+    assert (watch.cpu_mhz, watch.cpu_mhz_highest) == (900, 2100)
+
+
 def test_what_no_sensor_tells_is_none() -> None:
     watch = Watch(look=conditions)
     with watch.timed(0):

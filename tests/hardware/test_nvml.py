@@ -64,7 +64,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, struct process
     *n = 3;
     if (room < 3) return INSUFFICIENT_SIZE;
     memset(p, 0, 3 * sizeof *p);
-    p[0].pid = 41, p[0].used = 700ULL << 20;
+    p[0].pid = 41, p[0].used = strtoull(getenv("STUB_USED_MB"), 0, 10) << 20;
     p[1].pid = 42, p[1].used = 300ULL << 20;
     p[2].pid = 43, p[2].used = ~0ULL; /* the driver does not tell */
     return DONE;
@@ -88,10 +88,12 @@ answer = {
     "meters": host.power_meters,
     "temperature": thermal.temperature_c(device="gpu"),
     "throttled": {},
+    "reasons": {},
 }
 for reasons in "0 1 103 4 8 20 40 81".split():
     os.environ["STUB_REASONS"] = reasons
     answer["throttled"][reasons] = thermal.throttled(device="gpu")
+    answer["reasons"][reasons] = thermal.throttle_reasons(device="gpu")
 if meter is not None:
     meter.begin()
     time.sleep(0.3)
@@ -116,6 +118,7 @@ def play(t):
     os.environ["STUB_COUNT"] = str(7_000_000 + int(1000 * joules))
 
 gpu = first_gpu()
+os.environ["STUB_USED_MB"] = "700"
 answer = {
     "memory": {pid: gpu.process_memory_mb(pid) for pid in (41, 42, 43, 44)},
     "why": why_none(device="gpu"),
@@ -128,6 +131,22 @@ for meter in meters:
     clock.skip(8.0)
     answer["reading"] = clock.measure(meter, 40.0).model_dump()
 print(json.dumps(answer))
+"""
+
+
+WATCH = """
+import json, os, time
+from musgd_cli.bench.watch import Watch
+
+os.environ["STUB_REASONS"] = "0"
+os.environ["STUB_USED_MB"] = "100"
+watch = Watch(device="gpu")
+with watch.timed(41):
+    os.environ["STUB_USED_MB"] = "900"
+    while len(watch.looks) < 2:
+        time.sleep(0.01)
+    os.environ["STUB_USED_MB"] = "200"  # freed before the end
+print(json.dumps({"most": watch.gpu_memory_mb}))
 """
 
 
@@ -180,6 +199,10 @@ def test_memory_of_one_process(driver: Path) -> None:
     assert answer["look"]["throttled"] is True
 
 
+def test_the_most_memory_within_the_timed_frames_not_that_at_their_end(driver: Path) -> None:
+    assert ask(driver, WATCH) == {"most": 900}
+
+
 def test_a_card_without_counter_is_sampled(driver: Path) -> None:
     answer = ask(driver, STUB_NO_COUNTER="1")
     assert answer["meters"][-1] == "nvml:power"
@@ -197,7 +220,18 @@ def test_a_card_that_tells_no_power_has_no_meter(driver: Path) -> None:
 
 
 def test_idle_and_chosen_clocks_are_not_throttling(driver: Path) -> None:
-    assert ask(driver)["throttled"] == {
+    answer = ask(driver)
+    assert answer["reasons"] == {
+        "0": [],
+        "1": [],
+        "103": [],
+        "4": ["power cap"],
+        "8": ["hardware slowdown"],
+        "20": ["software thermal slowdown"],
+        "40": ["hardware thermal slowdown"],
+        "81": ["power brake"],
+    }
+    assert answer["throttled"] == {
         "0": False,
         "1": False,  # idle
         "103": False,  # idle, application clocks, display clocks
