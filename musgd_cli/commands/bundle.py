@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -48,5 +49,5 @@ def bundle(
     terminal.emit(made)
     terminal.say(
         f"{made.size_mb:.1f} MB unpacked; on the board: Python {made.python} or newer, "
-        f"pip install {' '.join(made.requires)}"
+        f"pip install {shlex.join(made.requires)}"
     )
