@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from rich.table import Table
@@ -75,3 +80,25 @@ def test_nothing_redraws_where_nobody_watches(capsys: pytest.CaptureFixture[str]
     with Terminal().live("a live view") as live:
         assert live is None
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("shown", [Terminal.live, Terminal.status])
+def test_results_go_to_stdout_while_a_terminal_is_redrawn(
+    shown: Callable[..., AbstractContextManager[object]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setenv("TERM", "xterm")
+        terminal = Terminal(as_json=True)
+        with shown(terminal, "measuring"):
+            terminal.emit_line({"fps": 1})
+            terminal.say("kept")
+        monkeypatch.undo()
+        seen = os.read(leader, 65536)
+    os.close(leader)
+    assert capsys.readouterr().out == '{"fps": 1}\n'
+    assert b"measuring" in seen
+    assert b"kept" in seen

@@ -13,13 +13,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from musgd_cli.data.images import opencv
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
 from musgd_cli.predict import model as models
 
 REQUIREMENTS = "requirements.txt"
+
+N = TypeVar("N", int, float)
 
 
 def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
@@ -89,22 +91,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _number(text: str, kind: type[N]) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no {kind.__name__}") from None
+
+
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text, float)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = _number(text, int)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _number(text, int)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value

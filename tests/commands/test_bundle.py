@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import pty
 import subprocess
 import sys
 import tomllib
@@ -118,16 +120,111 @@ def test_it_speaks_to_people_too(workshop: Path) -> None:
     assert "sha256" in damaged.stderr
 
 
-def test_without_its_engine_the_requirements_are_named(workshop: Path) -> None:
+@pytest.fixture
+def packed(workshop: Path) -> Path:
+    """The script of a bundle."""
     pytest.importorskip("ncnn")
     tiny.make_ncnn(Path("model"))
-    main(["bundle", "model", "--out", "packed", "-q"])
-    (workshop / "packed/ncnn.py").write_text("raise ModuleNotFoundError('gone', name='ncnn')")
-    done = on_the_board(workshop / "packed/predict.py", "in/a.png")
+    assert main(["bundle", "model", "--out", "packed it", "-q"]) == 0
+    return workshop / "packed it/predict.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ((), "the following arguments are required: source"),
+        (("in", "--max-det", "0"), "argument --max-det: 0 is less than 1"),
+        (("in", "--conf", "nan"), "argument --conf: nan is not between 0 and 1"),
+        (("in", "--conf", "x"), "argument --conf: x is no float"),
+        (("in", "--threads", "-1"), "argument --threads"),
+        (("in", "--nonsense"), "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_wrong_words_end_with_two_lines(arguments: tuple[str, ...], what: str, packed) -> None:
+    done = on_the_board(packed, *arguments)
+    assert done.returncode == 2
+    error, mend = done.stderr.splitlines()
+    assert error.startswith(f"error: {what}")
+    assert mend == "mend: predict.py --help"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(packed: Path, workshop: Path) -> None:
+    for i in range(30):
+        cv2.imwrite(f"in/{i}.png", tiny.draw([(0, 2)]))
+    command = [sys.executable, str(packed), "in", "--json", "--no-save"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), "Traceback" in err) == (0, False)
+
+
+def test_a_full_disk_is_told(packed: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, str(packed), "in/a.png", "--no-save"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "error: No space left on device\nmend: free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_is_no_utf_8_is_said_all_the_same(packed: Path) -> None:
+    Path("in/a.png").rename(b"in/\xff.png".decode("utf-8", "surrogateescape"))
+    done = on_the_board(packed, "in", "--no-save")
+    assert done.stdout.splitlines()[0] == "in/b.png: 1 green"
+    assert r"in/\udcff.png: 1 blue, 1 red" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_person_sees_the_rate(packed: Path) -> None:
+    writer = cv2.VideoWriter("clip.avi", cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 64))
+    for _ in range(20):
+        writer.write(tiny.draw([(0, 2)]))
+    writer.release()
+    leader, follower = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, str(packed), "clip.avi", "--json", "--no-save"],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        check=True,
+    )
+    os.close(follower)
+    assert len(timeless(done.stdout.decode())) == 20
+    assert b"of 20" in os.read(leader, 65536)
+    os.close(leader)
+
+
+def test_files_are_copied_without_opencv(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.make_ncnn(Path("model"))
+    code = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "from musgd_cli.__main__ import main\n"
+        "sys.exit(main(['bundle', 'model', '--out', 'packed']))"
+    )
+    repository = str(Path(__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": repository}
+    )
+    assert Path("packed/predict.py").is_file()
+
+
+def test_without_its_engine_the_requirements_are_named(packed: Path) -> None:
+    (packed.parent / "ncnn.py").write_text("raise ModuleNotFoundError('gone', name='ncnn')")
+    done = on_the_board(packed, "in/a.png")
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
         "error: ncnn is not installed: there is no module ncnn",
-        f"mend: {sys.executable} -m pip install -r {workshop}/packed/requirements.txt",
+        f"mend: {sys.executable} -m pip install -r '{packed.parent}/requirements.txt'",
     ]
 
 

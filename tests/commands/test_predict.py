@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -66,6 +73,25 @@ def start(*arguments: str, **options) -> subprocess.Popen[str]:
         text=True,
         **options,
     )
+
+
+@contextmanager
+def read_away(leader: int) -> Iterator[bytearray]:
+    """Take what is written to a terminal, as one that is not read makes its writers wait."""
+    seen = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # nobody has it open any more
+            while data := os.read(leader, 4096):
+                seen.extend(data)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield seen
+        thread.join(timeout=10)
+    finally:
+        os.close(leader)
 
 
 # -------------------------------------------------------------------------------------- in order
@@ -186,10 +212,92 @@ def test_a_person_sees_the_rate_while_it_runs(workshop: Path) -> None:
     assert b"of 2000" in seen
 
 
+@pytest.mark.parametrize("source", ["clip.avi", "in"])
+def test_json_reaches_stdout_while_a_person_watches(source: str, workshop: Path) -> None:
+    leader, follower = pty.openpty()
+    process = start(source, "--json", stdout=subprocess.PIPE, stderr=follower)
+    os.close(follower)
+    with read_away(leader) as seen:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(lines_of(out)) == (20 if source == "clip.avi" else 2)
+    assert b"boxes" not in seen
+    hides_the_cursor = b"\x1b[?25l"
+    assert (hides_the_cursor in seen) is (source == "clip.avi"), "pictures are told line by line"
+
+
+def test_two_at_once_do_not_harm_each_other(workshop: Path) -> None:
+    make_clip(Path("long.avi"), 300)
+    for more in ((), ("--out", "mine")):
+        processes = [start("long.avi", "-q", *more, stdout=subprocess.DEVNULL) for _ in range(2)]
+        assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    for folder, names in (
+        ("runs/r/predict", ["long-2/long.mp4", "long/long.mp4"]),
+        ("mine", ["long-2.mp4", "long.mp4"]),
+    ):
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        assert sorted(str(path.relative_to(folder)) for path in files) == names
+        assert [frames_of(path) for path in files] == [300, 300]
+
+
+def test_from_inside_its_folder_a_model_knows_its_run(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = str(workshop / "in/a.png")
+    monkeypatch.chdir(ARTIFACT)
+    assert main(["predict", ".", picture, "-q"]) == 0
+    monkeypatch.chdir("..")
+    assert main(["predict", Path(ARTIFACT).name, picture, "-q"]) == 0
+    assert sorted(path.name for path in (workshop / "runs/r/predict").iterdir()) == ["a", "a-2"]
+
+
 # ----------------------------------------------------------------------------------- interrupted
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_that_is_lost_leaves_the_clip_whole(workshop: Path) -> None:
+    make_clip(Path("long.avi"), 5000)
+    leader, follower = pty.openpty()
+    process = start(
+        "long.avi",
+        "--json",
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(follower, termios.TIOCSCTTY, 0),
+    )
+    os.close(follower)
+    assert process.stdout is not None
+    try:
+        for _ in range(5):
+            process.stdout.readline()
+        os.close(leader)  # as sshd does when the network drops
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    (clip,) = (workshop / "runs/r/predict/long").iterdir()
+    assert clip.name == "long.mp4"
+    assert 5 <= frames_of(clip) < 5000
+
+
+def test_ctrl_c_twice_leaves_a_whole_clip_or_none(workshop: Path) -> None:
+    make_clip(Path("long.avi"), 5000)
+    process = start("long.avi", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        for _ in range(5):
+            process.stdout.readline()
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.005)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode in (130, -signal.SIGINT)  # the second may meet Python's own end
+    assert "Traceback" not in err
+    assert [frames_of(clip) > 0 for clip in Path("runs/r/predict/long").iterdir()] in ([], [True])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_finishes_the_clip(number: signal.Signals, workshop: Path) -> None:
     make_clip(Path("long.avi"), 5000)
     process = start("long.avi", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)

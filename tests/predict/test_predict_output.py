@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections import namedtuple
@@ -15,7 +16,7 @@ import tiny_artifact as tiny
 from musgd_cli.errors import MusgdError, UsageError
 from musgd_cli.predict import output as out
 from musgd_cli.predict.output import Output
-from musgd_cli.predict.places import free_path
+from musgd_cli.predict.places import free_path, new_folder
 from musgd_cli.predict.sources import Frame, open_source
 
 PICTURE = tiny.draw([(0, 0)])
@@ -101,6 +102,19 @@ def test_frames_of_a_slow_model_stand_until_the_next(make_clip, tmp_path: Path) 
     assert seen == [40] * 10 + [120] * 10 + [200]
 
 
+def test_of_a_long_silence_a_part_stays_and_the_rest_goes_on_as_before(
+    make_clip, tmp_path: Path
+) -> None:
+    # A minute of nothing, and then 20 frames at the clip's own rate.
+    output = video(tmp_path / "out", make_clip)
+    for i in range(20):
+        t_s = 60 * min(i, 1) + i / 20
+        output.add(Frame(PICTURE, "camera", i, t_s), np.full((64, 64, 3), 10 * i, np.uint8))
+    output.close()
+    assert output.saved is not None
+    assert count(output.saved) == 1 + out.GAP_S * 20 + 19
+
+
 def test_a_frame_of_another_size_is_not_lost(make_clip, tmp_path: Path) -> None:
     output = video(tmp_path / "out", make_clip)
     for i, side in enumerate((64, 128, 64)):
@@ -142,9 +156,59 @@ def test_a_disk_that_fills_ends_the_clip_while_its_index_fits(
     monkeypatch.setattr(out, "LOOK_EVERY_S", 0.0)
     with pytest.raises(MusgdError, match=os.strerror(28)):
         output.add(Frame(PICTURE, "clip", 1, 0.05), PICTURE)
+    monkeypatch.undo()
+
+    def gone(_: Path) -> None:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(out, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    with pytest.raises(MusgdError, match="cannot write"):  # pulled out
+        output.add(Frame(PICTURE, "clip", 1, 0.05), PICTURE)
     output.close()
     assert output.saved is not None
     assert count(output.saved) == 1
+
+
+def test_two_at_once_take_two_places(make_clip, tmp_path: Path) -> None:
+    clip = str(make_clip(tmp_path / "clip.avi"))
+    for folder, anew in ((tmp_path / "shared", False), (tmp_path / "own", True)):
+        outputs = [Output(folder, open_source(clip), anew=anew) for _ in range(3)]
+        for i in range(5):
+            for output in outputs:
+                output.add(Frame(PICTURE, "clip", i, i / 20), PICTURE)
+        for output in outputs:
+            output.close()
+        saved = [output.saved for output in outputs]
+        assert len(set(saved)) == 3
+        assert [count(file) for file in saved if file is not None] == [5, 5, 5]
+    assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [
+        "clip-2.mp4",
+        "clip-3.mp4",
+        "clip.mp4",
+    ]
+    assert sorted(path.name for path in tmp_path.glob("own*")) == ["own", "own-2", "own-3"]
+
+
+def test_ctrl_c_while_a_clip_is_finished_leaves_nothing_half(
+    make_clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = video(tmp_path / "out", make_clip)
+    output.add(Frame(PICTURE, "clip", 0, 0.0), PICTURE)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv2, "VideoCapture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        output.close()
+    assert list((tmp_path / "out").iterdir()) == []
+    output.close()
+
+
+def test_a_name_that_leads_nowhere_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "clip").symlink_to("nowhere")
+    assert new_folder(tmp_path / "clip") == tmp_path / "clip-2"
 
 
 def test_free_names_look_at_every_suffix(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,18 @@ import pytest
 import tiny_artifact as tiny
 
 from musgd_cli.errors import ExitCode, MusgdError, UsageError
-from musgd_cli.predict.sources import Frame, Source, open_source, without_password
+from musgd_cli.predict import sources
+from musgd_cli.predict.containers import is_cut_short
+from musgd_cli.predict.sources import (
+    Frame,
+    LiveStream,
+    Source,
+    VideoFile,
+    open_source,
+    without_password,
+)
+
+PICTURE = tiny.draw([(0, 0)])
 
 
 def never() -> bool:
@@ -76,6 +88,85 @@ def test_a_video_that_is_cut_short_gives_what_it_has_and_says_so(make_clip, tmp_
     source.close()
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_whole_file_that_counts_wrongly_is_not_called_damaged(
+    suffix: str, make_clip, tmp_path: Path
+) -> None:
+    # As with an edit list, or a count that is estimated: 100 are promised, 30 come.
+    clip = make_clip(tmp_path / f"clip{suffix}", frames=30)
+    data = bytearray(clip.read_bytes())
+    if suffix == ".avi":
+        at = data.index(b"strh") + 8 + 32
+        data[at : at + 4] = (100).to_bytes(4, "little")
+        clip.write_bytes(data)
+        assert open_source(str(clip)).total == 100
+    assert len(drain(open_source(str(clip)))) == 30
+    assert not is_cut_short(clip)
+    for kept in (0.5, 0.99):
+        clip.write_bytes(data[: int(kept * len(data))])
+        assert is_cut_short(clip)
+
+
+def test_of_a_rate_that_varies_the_container_tells_the_times(make_matroska, tmp_path: Path) -> None:
+    times = [0, 33, 66, 100, 900, 933, 60_000]
+    clip = make_matroska(tmp_path / "clip.mkv", times)
+    source = open_source(str(clip))
+    assert source.total is None
+    assert [frame.t_s for frame in drain(source)] == pytest.approx([ms / 1000 for ms in times])
+    clip.write_bytes(clip.read_bytes()[:-100])
+    with pytest.raises(MusgdError, match=r"ends after 6 frames: the file is cut short"):
+        drain(open_source(str(clip)))
+
+
+class Reader:
+    """A ``cv2.VideoCapture`` in the state that a device or a file may bring it to."""
+
+    def __init__(self, answers: Iterable[object], **properties: float) -> None:
+        self.answers = iter(answers)
+        self.properties = properties
+
+    def get(self, key: int) -> float:
+        names = {cv2.CAP_PROP_FPS: "fps", cv2.CAP_PROP_FRAME_COUNT: "count"}
+        return self.properties.get(names.get(key, ""), 0.0)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        answer = next(self.answers, False)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer), PICTURE if answer else None
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+def test_a_video_without_times_has_them_by_its_rate() -> None:
+    frames = drain(VideoFile(Reader([True] * 3, fps=20), "clip", "clip", None))
+    assert [frame.t_s for frame in frames] == pytest.approx([0, 0.05, 0.1])
+
+
+@pytest.mark.parametrize(("told", "fps"), [(1000, 30), (0, 30), (0.1, 1), (59.94, 59.94)])
+def test_the_rate_of_the_clip_is_one_that_can_be_played(told: float, fps: float) -> None:
+    source = VideoFile(Reader([True], fps=told, count=-9.2e18), "clip", "clip", None)
+    assert (source.fps, source.total) == (fps, None)
+
+
+def test_a_device_that_misses_frames_goes_on() -> None:
+    garbled = cv2.error("no JPEG")
+    reader = Reader([True, False, False, garbled, True, True])
+    camera = LiveStream(reader, "camera 0", "camera-0", "plug it in", patience_s=0.5)
+    seen: list[Frame] = []
+    with pytest.raises(MusgdError, match="camera 0 is gone after"):
+        seen.extend(camera.frames(lambda _: None, never))
+    camera.close()
+    assert seen[-1].number == 2
+
+
+def test_what_ends_the_reading_is_not_lost() -> None:
+    camera = LiveStream(Reader([True, MemoryError("no room")]), "camera 0", "camera-0", "mend")
+    with pytest.raises(MemoryError, match="no room"):
+        drain(camera)
+
+
 def test_what_is_no_video_is_told(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"no video at all")
     with pytest.raises(MusgdError, match=r"cannot read video .*clip\.mp4") as caught:
@@ -96,6 +187,7 @@ def test_a_video_ends_where_it_is_asked_to(make_clip, tmp_path: Path) -> None:
         ("nowhere.jpg", "nowhere.jpg does not exist", "camera's index"),
         ("empty", "there is no image in empty", "the folders in it: val"),
         ("97", "there is no camera 97", ""),
+        ("64", "there is no camera 64", ""),
         ("/dev/video97", "there is no camera 97", ""),
         ("gopher://host/x", "unknown scheme, gopher://", "rtsp://"),
     ],
@@ -111,6 +203,30 @@ def test_a_source_that_is_not_there(
     assert mend in caught.value.mend
 
 
+def test_a_camera_is_never_a_number_of_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*arguments: object) -> None:
+        raise AssertionError(f"opened {arguments}")
+
+    monkeypatch.setattr(cv2, "VideoCapture", opened)
+    with pytest.raises(UsageError, match="there is no camera 200"):  # 200: V4L2, device 0
+        open_source("200")
+
+
+def test_a_folder_whose_name_is_a_number_wins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "7").mkdir()
+    (folder / "10.png").rename(folder / "7/10.png")
+    monkeypatch.chdir(folder)
+    assert open_source("7").total == 1
+
+
+def test_a_folder_above_has_its_own_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert open_source("..").stem == folder.name
+
+
 def test_nobody_answers_and_the_password_is_not_told() -> None:
     with pytest.raises(MusgdError, match="nobody answers") as caught:
         open_source("rtsp://anna:secret@127.0.0.1:9/stream")
@@ -120,7 +236,31 @@ def test_nobody_answers_and_the_password_is_not_told() -> None:
 
 def test_a_url_without_a_password_stays_as_it_is() -> None:
     assert without_password("http://host/a@b?c=d@e") == "http://host/a@b?c=d@e"
-    assert without_password("rtsp://u:p@host:554/s") == "rtsp://host:554/s"
+    for url in ("rtsp://host:554/s", "rtsp://[::1]:554/s", "http://host/a:b@c", "http://host:80"):
+        assert without_password(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://u:HIDDEN@host:554/s",
+        "rtsp://u:HID/DEN@host:554/s",
+        "rtsp://u:p#HIDDEN@host:554/s",
+        "rtsp://u:p@HIDDEN@host:554/s",
+        "rtsp://host:554/user=u&password=HIDDEN&channel=1&stream=0.sdp",
+        "rtsp://host:554/user=u_password=HIDDEN_channel=1_stream=0.sdp",
+        "http://host/cgi?loginuse=u&loginpas=x&pwd=HIDDEN",
+        "http://host/video?channel=1&Access_Token=HIDDEN",
+    ],
+)
+def test_no_credential_is_told(url: str) -> None:
+    told = without_password(url)
+    assert "host" in told
+    assert "HID" not in told
+    assert "DEN" not in told
+    with pytest.raises(MusgdError) as caught:
+        open_source(url.replace("host", "127.0.0.1").replace(":554", ":9"))
+    assert "HID" not in caught.value.what + caught.value.mend
 
 
 def test_of_a_camera_the_newest_frame_is_taken_and_the_dropped_are_counted(camera) -> None:
@@ -140,9 +280,20 @@ def test_of_a_camera_the_newest_frame_is_taken_and_the_dropped_are_counted(camer
 
 
 def test_a_camera_that_gives_nothing_is_left_when_asked(camera) -> None:
-    source = open_source(camera(1000, 5))
+    source = open_source(camera(8, 100, silent=True))
     begin = time.monotonic()
-    for _ in source.frames(lambda _: None, lambda: time.monotonic() > begin + 1):
-        pass
+    seen = list(source.frames(lambda _: None, lambda: time.monotonic() > begin + 1))
     source.close()
+    assert 0 < len(seen) <= 8
     assert time.monotonic() < begin + 5
+
+
+def test_a_camera_that_gives_nothing_any_more_is_told(
+    camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PATIENCE_S", 1.0)
+    source = open_source(camera(8, 100, silent=True))
+    begin = time.monotonic()
+    with pytest.raises(MusgdError, match=r"has given nothing for 1 s, after \d frame"):
+        drain(source)
+    assert 1 < time.monotonic() - begin < 5

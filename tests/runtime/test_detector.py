@@ -11,6 +11,7 @@ import tiny_artifact as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musgd_cli.errors import MusgdError
 from musgd_cli.runtime import detector as lean
 from musgd_cli.runtime.detector import Detector, Letterbox, Placement, letterbox
 from musgd_cli.runtime.null import NullEngine
@@ -276,3 +277,36 @@ def test_the_whole_loop_finds_what_was_drawn(tmp_path: Path) -> None:
         [[8, 8, 16, 16, 1, 0], [56, 56, 64, 64, 1, 1], [0, 0, 8, 8, 1, 2]],
         atol=1e-4,
     )
+
+
+# ---------------------------------------------------------------------------- answers that are off
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ((0, 0, 8, 8, 0.9, 3), "class id 3, where it has 3 classes"),
+        ((0, 0, 8, 8, 0.9, -1), "class id -1"),
+        ((0, math.nan, 8, 8, 0.9, 0), "not finite"),
+        ((0, 0, math.inf, 8, 0.9, 0), "not finite"),
+        ((0, 0, 8, 8, 0.9, math.nan), "not finite"),
+    ],
+)
+def test_final_boxes_that_make_no_sense_are_told(
+    row: tuple[float, ...], fault: str, tmp_path: Path
+) -> None:
+    detector = decoder(tmp_path, nms_free=True)
+    answer = np.zeros((1, 300, 6), np.float32)
+    answer[0, 1] = (math.nan, 0, 0, 0, 0.1, 99)  # below the threshold: nobody asks
+    assert len(detector.decode(answer)) == 0
+    answer[0, 0] = row
+    with pytest.raises(MusgdError, match=fault):
+        detector.decode(answer)
+
+
+def test_more_classes_than_names_are_told(tmp_path: Path) -> None:
+    detector = decoder(tmp_path)
+    answer = np.zeros((1, 4 + 80, 10), np.float32)
+    answer[0, 4 + 79, 0] = 0.9
+    with pytest.raises(MusgdError, match="class id 79, where it has 3 classes"):
+        detector.decode(answer)
