@@ -19,7 +19,7 @@ def with_power(report: BenchReport, trace: Trace, file: Path) -> BenchReport:
         file: What the trace was read from.
 
     Raises:
-        UsageError: The trace does not cover every repeat, or has gaps there.
+        UsageError: The trace does not cover every repeat, or has gaps or too few samples there.
     """
     if not report.repeats:
         raise UsageError(
@@ -31,8 +31,9 @@ def with_power(report: BenchReport, trace: Trace, file: Path) -> BenchReport:
     if len(measured) < len(energies):
         raise UsageError(
             f"{file} does not cover the run of {report.artifact}, which began {report.started}, "
-            "or has gaps in it",
-            "give the meter's file of that time; its clock must agree with the machine's",
+            "has gaps in it, or too few samples in a repeat",
+            "give the meter's file of that time, whose clock must agree with the machine's; for a "
+            "slow meter, bench for longer",
         )
     seconds = sum(repeat.seconds for repeat in report.repeats)
     reading = PowerReading(

@@ -217,7 +217,9 @@ class Measurement:
             gpu_memory_mb=watch.gpu_memory_mb,
             temperature_c=watch.temperature_c,
             throttled=watch.throttled,
+            throttle_reasons=watch.throttle_reasons,
             cpu_mhz=watch.cpu_mhz,
+            cpu_mhz_highest=watch.cpu_mhz_highest,
             governor=watch.governor,
             power_mode=watch.power_mode,
             cores_used=cpu_s / seconds,
@@ -246,7 +248,11 @@ class Measurement:
     ) -> dict[str, Any]:
         reading = self._watch.power
         if reading is None:
-            died = f"the meter {self._meter.source} died in the run" if self._meter else why_none
+            died = (
+                f"the meter {self._meter.source} died in the run, or is too slow for its repeats"
+                if self._meter
+                else why_none
+            )
             return {
                 "power_w": None,
                 "energy_per_frame_j": None,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
+from musgd_cli.hardware.power import scope_in_words
+
 if TYPE_CHECKING:
     from musgd_cli.records import BenchReport, Host
 
@@ -97,7 +99,7 @@ def about_power(report: BenchReport) -> str:
     if report.power_w is None:
         return f"{NOT_MEASURED}: {report.power_note or 'no meter gave a figure'}"
     rate = "" if report.power_hz is None else f", {report.power_hz:.3g} samples a second"
-    scope = f", of the whole {report.power_scope}" if report.power_scope else ""
+    scope = f", {scope_in_words(report.power_scope)}" if report.power_scope else ""
     return f"{report.power_kind} by {report.power_source}{scope}{rate}"
 
 
@@ -148,8 +150,13 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
             of_several="their maker does not say which images calibrated them: some may be among "
             "those that were scored",
         )
+    reasons = ", ".join(report.throttle_reasons)
     if report.throttled:
-        yield Remark("throttled", "the processor was throttled during the run")
+        text = "the processor was throttled during the run"
+        yield Remark("throttled", f"{text}: {reasons}" if reasons else text, of_several=text)
+    elif reasons:
+        # Under-voltage, which is all that is told of clocks that were not held back.
+        yield Remark(reasons, f"{reasons} during the run, without a sign that it cost speed")
     if not report.steady:
         yield Remark(
             "not settled",

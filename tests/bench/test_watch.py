@@ -164,6 +164,22 @@ def test_a_trace_gives_the_energy_of_the_repeats_and_not_of_the_gaps(tmp_path: P
     assert report.power_hz == pytest.approx(10)
 
 
+def test_a_trace_with_hardly_a_sample_of_the_run_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "plug.csv"
+    rows = [f"{1_800_000_000 + 60 * i},5.0" for i in range(10)]
+    file.write_text("\n".join(["time,power_w", *rows]) + "\n")
+    with pytest.raises(UsageError, match="too few samples"):
+        with_power(invented.report(repeats=repeats(1_800_000_075.0)), read_trace(file), file)
+
+
+def test_a_trace_of_no_power_is_no_figure(tmp_path: Path) -> None:
+    file = tmp_path / "meter.csv"
+    rows = [f"{1_800_000_000 + i / 10:.1f},0.0" for i in range(201)]
+    file.write_text("\n".join(["time,power_w", *rows]) + "\n")
+    with pytest.raises(UsageError, match=r"meter\.csv"):
+        with_power(invented.report(repeats=repeats(1_800_000_005.0)), read_trace(file), file)
+
+
 @pytest.mark.parametrize("begin", [1_799_999_999.0, 1_800_000_018.5, 1_700_000_000.0])
 def test_a_trace_of_another_time_is_refused(begin: float, tmp_path: Path) -> None:
     file = ramp(tmp_path)

@@ -23,6 +23,7 @@ from musgd_cli.hardware.power.meter import (
     PowerMeter,
     SamplingMeter,
     Scope,
+    scope_in_words,
 )
 from musgd_cli.hardware.power.trace import CsvMeter, Trace, read_trace
 
@@ -41,5 +42,6 @@ __all__ = [
     "find_meters",
     "read_trace",
     "refused",
+    "scope_in_words",
     "why_none",
 ]

@@ -16,6 +16,15 @@ Scope = Literal["board", "module", "rails", "gpu", "package", "sensor"]
 chip feeds, without what hangs on the input besides; one card; one chip; or whatever a sensor of
 that name sits at, which musgd cannot tell."""
 
+_OF_WHAT: dict[str, str] = {
+    "board": "of the whole board",
+    "module": "of the whole module",
+    "rails": "of the rails that the power chip feeds, which are not the whole board",
+    "package": "of the processor alone",
+    "gpu": "of the graphics card alone",
+    "sensor": "of whatever that sensor sits at, which need not be the whole machine",
+}
+
 SAMPLE_HZ = 10.0
 """INA sensors average over tens of milliseconds; faster sampling reads the same value twice."""
 
@@ -25,6 +34,11 @@ counter wraps after 65 kJ, which 500 W take 131 s to use."""
 
 ABSURD_W = 100_000.0
 """No machine we run on draws that much."""
+
+
+def scope_in_words(scope: str) -> str:
+    """Say what energy is of: ``of the whole board``. A scope that is none of ours is just named."""
+    return _OF_WHAT.get(scope, f"of the {scope}")
 
 
 def three_digits(hz: float | None) -> float | None:
