@@ -55,6 +55,11 @@ def _hundredths(value: float) -> str:
     return f"{value:.2f}"
 
 
+def _change(value: float) -> str:
+    text = f"{value:+.3f}"
+    return text if float(text) else text[1:]
+
+
 P50 = _timed("p50", "ms", "latency_ms.p50", three_digits, lead=True)
 SPEED = (
     P50,
@@ -78,7 +83,7 @@ MEAN_AP = (
 RECALL = {
     size: _figure("recall", size, f"recall_{size}", share) for size in ("small", "medium", "large")
 }
-SHIFT = _figure("score", "shift", "confidence_shift", "{:+.3f}".format)
+SHIFT = _figure("score", "shift", "confidence_shift", _change)
 SIZE = _figure("model", "MB", "size_mb", three_digits)
 MEMORY = _figure("memory", "MB", "peak_memory_mb", _whole)
 GPU_MEMORY = _figure("GPU", "MB", "gpu_memory_mb", _whole)

@@ -81,50 +81,56 @@ def _column(figure: Figure) -> _Column:
 
 
 class _BenchTable:
-    """One table where it fits, else as few as fit, below each other."""
+    """One table where it fits, else several below each other, each of figures that go together."""
 
     def __init__(self, lineup: Lineup) -> None:
         self._lineup = lineup
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         endless = options.update(width=_ENDLESS)
-        left = [*self._speed_columns(), *self._other_columns()]
+
+        def fits(columns: Sequence[_Column]) -> bool:
+            whole = self._table(columns)
+            return console.measure(whole, options=endless).maximum <= options.max_width
+
+        shown: list[_Column] = []
         titled = True
-        while left:
-            n = len(left)
-            while n > 1 and (
-                console.measure(self._table(left[:n]), options=endless).maximum > options.max_width
-            ):
-                n -= 1
-            yield self._table(left[:n], titled=titled)
-            left, titled = left[n:], False
+        for subject in self._subjects():
+            left = subject
+            while left:
+                if fits([*shown, *left]):
+                    n = len(left)
+                elif shown:  # it is kept whole in a table of its own, if it can be
+                    n = 0
+                else:
+                    n = next((n for n in range(len(left) - 1, 1, -1) if fits(left[:n])), 1)
+                shown, left = [*shown, *left[:n]], left[n:]
+                if left:
+                    yield self._table(shown, titled=titled)
+                    shown, titled = [], False
+        yield self._table(shown, titled=titled)
 
-    def _speed_columns(self) -> list[_Column]:
+    def _subjects(self) -> Iterator[list[_Column]]:
+        """Yield the columns: those of one subject stay together where they can."""
         p50, *tails = [_column(figure) for figure in SPEED if figure.unit == "ms"]
-        ratio = speed_of_float(self._lineup)
-        return [
+        spread = _Column("p50", "±", _timed(_spread))
+        yield [
             p50,
-            *([_Column("p50", "±", _timed(_spread))] if self._any(_interval) else ()),
+            *([spread] if self._any(_interval) else ()),
             *tails,
-            *([_column(ratio)] if self._any(ratio.value) else ()),
+            *self._columns(speed_of_float(self._lineup)),
             *(_column(figure) for figure in SPEED if figure.unit != "ms"),
-            *map(_column, BESIDE),
         ]
-
-    def _other_columns(self) -> list[_Column]:
-        optional = [figure for figure in (GPU_MEMORY,) if self._any(figure.value)]
-        powered = self._any(POWER.value)
+        yield [_column(figure) for figure in BESIDE]
+        yield [*map(_column, MEAN_AP), _Column("recall", "S/M/L", _recalls), *self._columns(SHIFT)]
         power = [_Column(POWER.heading, POWER.unit, _power), *map(_column, ENERGY)]
         no_power = [_Column("power, energy", "W, J/frame", lambda _: NOT_MEASURED)]
-        return [
-            *map(_column, MEAN_AP),
-            _Column("recall", "S/M/L", _recalls),
-            *([_column(SHIFT)] if self._any(SHIFT.value) else ()),
-            _column(MEMORY),
-            *map(_column, optional),
-            *(power if powered else no_power),
-            *([_column(HEAT)] if self._any(HEAT.value) else ()),
-        ]
+        memory = [_column(MEMORY), *self._columns(GPU_MEMORY, HEAT)]
+        yield from [memory, power] if self._any(POWER.value) else [[*memory, *no_power]]
+
+    def _columns(self, *figures: Figure) -> list[_Column]:
+        """Return the columns of those figures that any report has."""
+        return [_column(figure) for figure in figures if self._any(figure.value)]
 
     def _any(self, value: Callable[[Entry], object]) -> bool:
         return any(value(entry) is not None for entry in self._lineup.entries)
@@ -148,8 +154,14 @@ class _BenchTable:
                 justify="right",
                 style="bold" if column.lead else "",
             )
-        for entry in self._lineup.entries:
-            table.add_row(entry.name, *(column.cell(entry) for column in columns))
+        several = len(self._lineup.machines) > 1
+        for machine in self._lineup.machines:
+            if several:
+                table.add_section()
+                table.add_row(Text(machine, style="cyan"))
+            for entry in self._lineup.of_machine(machine):
+                name = f"  {entry.name_there}" if several else entry.name
+                table.add_row(Text(name), *(column.cell(entry) for column in columns))
         return table
 
 
@@ -327,11 +339,20 @@ def _about_recall(reports: Sequence[BenchReport]) -> str:
 
 def _about_clocks(report: BenchReport) -> str:
     facts = [
-        f"{report.cpu_mhz:.0f} MHz" if report.cpu_mhz else "frequency not told here",
+        _clock(report),
         f"governor {report.governor}" if report.governor else None,
         f"power mode {report.power_mode}" if report.power_mode else None,
     ]
     return ", ".join(fact for fact in facts if fact)
+
+
+def _clock(report: BenchReport) -> str:
+    """Name the fastest core's clock too where cores differ: few threads run at that one."""
+    if report.cpu_mhz is None:
+        return "frequency not told here"
+    mean, highest = f"{report.cpu_mhz:.0f} MHz", report.cpu_mhz_highest or 0
+    differ = highest > 1.01 * report.cpu_mhz
+    return f"{mean}, mean of the cores, {highest:.0f} MHz the fastest" if differ else mean
 
 
 def _best_threads(lineup: Lineup) -> Iterator[str]:

@@ -114,6 +114,40 @@ def test_power_that_no_meter_gave_is_said_in_its_cell() -> None:
     assert "measured by hwmon:ina219, of the whole board" in beside
 
 
+def test_what_belongs_together_stays_together_where_it_fits() -> None:
+    text = printed(report(**METERED), report(**INT8, **METERED), width=80)
+    heads = [line.split() for line in text.splitlines() if "p50" in line or "power" in line]
+    assert heads[0] == ["p50", "p90", "p99", "max", "speed", "FPS", "FPS"]
+    assert any(head[-4:] == ["power", "energy", "net", "FPS"] for head in heads)
+
+
+def test_rows_of_several_boards_stand_below_their_boards() -> None:
+    nano = Host(board="jetson-nano", cores=4)
+    text = printed(report(), report(host=nano), report(**INT8))
+    assert "pi4b and jetson-nano, 320 px, 4 threads" in text
+    lines = [line.strip() for line in text.splitlines()]
+    assert [line for line in lines if line in ("pi4b", "jetson-nano")] == ["pi4b", "jetson-nano"]
+    order = [text.index(f" {name}") for name in ("pi4b  ", "ncnn", "jetson-nano  ")]
+    assert order == sorted(order)
+    assert "machine   jetson-nano: 4 cores" in text
+
+
+def test_what_is_true_of_some_boards_alone_says_of_which() -> None:
+    nano = Host(board="jetson-nano", cores=4)
+    text = printed(report(), report(host=nano, **METERED))
+    assert "power     measured by hwmon:ina219, of the whole board (jetson-nano)" in text
+
+
+def test_a_name_is_no_markup() -> None:
+    odd = HOST.model_copy(update={"board": "[red]"})
+    assert "[red]" in row(printed(report(host=odd), report()), "[red]")
+
+
+@pytest.mark.parametrize(("shift", "shown"), [(-0.0004, " 0.000 "), (0.0123, "+0.012")])
+def test_a_shift_has_its_sign_unless_it_rounds_to_none(shift: float, shown: str) -> None:
+    assert shown in row(printed(report(), report(**INT8, confidence_shift=shift)), "ncnn")
+
+
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 @pytest.mark.parametrize("metered", [{}, METERED])
 def test_it_fits_the_screen_and_loses_nothing(width: int, metered: dict[str, Any]) -> None:
@@ -144,6 +178,15 @@ def test_what_could_mislead_is_said() -> None:
     calm = printed(report(throttled=False))
     assert "settled" not in calm
     assert "throttled" not in calm
+
+
+def test_the_clock_of_the_fastest_core_is_told_where_cores_differ() -> None:
+    assert "500 MHz, mean of the cores, 2400 MHz the fastest" in printed(
+        report(cpu_mhz=500.0, cpu_mhz_highest=2400.0)
+    )
+    alike = printed(report(cpu_mhz=1800.0, cpu_mhz_highest=1800.0))
+    assert "1800 MHz" in alike
+    assert "mean of the cores" not in alike
 
 
 def test_sizes_and_threads_that_differ_stand_in_the_row() -> None:
