@@ -74,6 +74,8 @@ def check_files(folder: Path, artifact: Model) -> None:
     from musgd_cli.storage import sha256_of
 
     mend = "musgd export makes it again; or copy the whole folder once more"
+    if not artifact.files and artifact.runtime != "null":
+        raise MusgdError(f"the artifact {folder} names no file of its model", mend)
     try:
         for name in artifact.files:
             if not lies_inside(folder, name):

@@ -36,7 +36,9 @@ class NcnnEngine:
             # 640 px, one thread of a Zen 4; on ARM ncnn itself decides so where there are any.
             # Float convolutions, of which a mixed model has many, take twice as long without it.
             options.use_winograd_convolution = False
-        param, weights = artifact.files
+        if len(artifact.files) < 2:
+            raise cannot_load(folder, artifact, "its record does not name a .param and a .bin")
+        param, weights = artifact.files[:2]
         # ncnn answers with a number and writes its reason to stderr.
         with quiet_native_code() as said:
             reads_param = self._net.load_param(str(folder / param)) == 0

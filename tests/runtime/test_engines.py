@@ -167,6 +167,17 @@ def test_files_outside_of_the_folder_are_not_the_models(name: str, tmp_path: Pat
         check_files(folder, Described((name.format(tmp=tmp_path),)))
 
 
+def test_a_record_that_names_too_few_files(make: Make, tmp_path: Path) -> None:
+    artifact = make(tmp_path)
+    none = tiny.describe(tmp_path, artifact.runtime, ())
+    with pytest.raises(MusgdError, match="names no file"):
+        open_engine(tmp_path, none, threads=1)
+    if artifact.runtime == "ncnn":
+        half = tiny.describe(tmp_path, artifact.runtime, artifact.files[:1])
+        with pytest.raises(MusgdError, match=r"\.param and a \.bin"):
+            open_engine(tmp_path, half, threads=1)
+
+
 def test_a_link_within_the_folder_and_one_to_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "given"
     (folder / "sub").mkdir(parents=True)
