@@ -96,16 +96,18 @@ class Metadata(BaseModel):
 
     @property
     def exporter(self) -> str | None:
-        """Who made it, with the version, and on what data its int8 was calibrated.
+        """Who made it, with the version."""
+        return " ".join(filter(None, (self.author, self.version))) or None
 
-        On which images of that is not noted; Ultralytics takes those of the split ``val``, so a
-        score on the same data flatters the model.
+    @property
+    def calibrated_on(self) -> str | None:
+        """File name of the data set that calibrated its int8.
+
+        Which of its images is not noted; Ultralytics takes those of the split ``val``.
         """
-        who = " ".join(filter(None, (self.author, self.version)))
         data = self.args.get("data")
-        if who and isinstance(data, str) and self.precision_asked == "int8":
-            who += f", calibrated on {Path(data).name}"
-        return who or None
+        known = isinstance(data, str) and self.precision_asked == "int8"
+        return Path(str(data)).name if known else None
 
     @property
     def precision_asked(self) -> Precision | None:

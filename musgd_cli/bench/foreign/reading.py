@@ -191,7 +191,12 @@ def _describe(file: Path) -> Subject:
         stride=notes.stride,
         size_mb=sum(part.stat().st_size for part in model.files) / 2**20,
     )
-    return Subject(folder, artifact, notes.exporter or model.maker or "unknown exporter")
+    return Subject(
+        folder,
+        artifact,
+        made_by=notes.exporter or model.maker or "unknown exporter",
+        calibrated_on=notes.calibrated_on,
+    )
 
 
 def _imgsz(file: Path, model: ModelFile, notes: Metadata) -> int:
