@@ -329,6 +329,16 @@ def test_the_histogram_holds_the_samples():
     assert bare.all("line", "reach")
 
 
+def test_fronts_that_end_at_one_height_share_a_line_for_their_names():
+    def names(*reports: BenchReport) -> list[str]:
+        chart = page_of(*reports).section("latency-1").one("svg", "wide")
+        return [text.text for text in chart.all("text", "front-name")]
+
+    assert names(parent(), report(18, host=NANO)) == ["jetson-nano; pi4b"]
+    assert names(parent(), report(18, host=NANO, map50_95=0.5)) == ["pi4b", "jetson-nano"]
+    assert names(parent(), report()) == []
+
+
 def test_inferences_beyond_the_axis_are_counted():
     stalled = report(samples_ms=[70.0] * 397 + [900.0, 950.0, 990.0])
     section = page_of(stalled, parent()).section("distributions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 1040, 350
 """Widths that each chart is drawn in, pixels; the page shows the one that fits the screen."""
+
+_LINE = 14
+"""Height of a line of text, pixels."""
 
 _MOST_SLICES = 240
 """Points of a curve over time; more of them are averaged, which a screen could not show."""
@@ -67,15 +70,18 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     svg.append(_label((left + right) / 2, height - 8, f"{cost}{scale}", anchor="middle"))
     svg.append(_label(2, 14, "mAP50-95"))
     svg.append(_label(right, 14, "better: up and to the left", anchor="end", class_="hint"))
-    groups = fronts(points)
-    for group, front in groups.items():
-        if front:
-            svg.extend(_staircase(front, x, y, group if len(groups) > 1 else None))
+    groups = {group: front for group, front in fronts(points).items() if front}
+    svg.extend(_staircase(front, x, y) for front in groups.values())
+    ends = _ends(groups, y) if len(fronts(points)) > 1 else {}
+    svg.extend(
+        _label(right, at - 6, name, anchor="end", class_="front-name") for at, name in ends.items()
+    )
     on_front = {id(point) for front in groups.values() for point in front}
     # What is on the front is drawn last, on top, but gets the first choice of a label's place.
     ranked = sorted(points, key=lambda p: (id(p) not in on_front, p.cost))
     spots = [(x(p.cost), y(p.worth)) for p in ranked]
-    lines = [box for front in groups.values() if front for box in _covered(front, x, y)]
+    lines = [box for front in groups.values() for box in _covered(front, x, y)]
+    lines += [(right - len(name) * GLYPH, right, at - 18, at) for at, name in ends.items()]
     for point, (_, at) in zip(ranked, spots, strict=True):
         low, high = point.interval or (point.cost, point.cost)
         lines.append((x.within(low), x.within(high), at - 1, at + 1))
@@ -118,19 +124,27 @@ def _about(point: Point, cost: str, *, on_front: bool) -> str:
 
 
 def _covered(front: Sequence[Point], x: Scale, y: Scale) -> list[Box]:
-    """Return where a staircase and its name are."""
-    at = y(front[-1].worth)
-    name = (x.end - len(front[0].group) * GLYPH, x.end, at - 18, at)
-    return [*staircase_boxes([(x(p.cost), y(p.worth)) for p in front], x.end), name]
+    """Return where a staircase is."""
+    return staircase_boxes([(x(p.cost), y(p.worth)) for p in front], x.end)
 
 
-def _staircase(front: Sequence[Point], x: Scale, y: Scale, name: str | None) -> Iterator[Element]:
+def _staircase(front: Sequence[Point], x: Scale, y: Scale) -> Element:
     steps = [f"M{x(front[0].cost):.1f},{y(front[0].worth):.1f}"]
     steps += [f"H{x(point.cost):.1f}V{y(point.worth):.1f}" for point in front[1:]]
     steps.append(f"H{x.end:.1f}")
-    yield node("path", d="".join(steps), class_="front")
-    if name is not None:
-        yield _label(x.end, y(front[-1].worth) - 6, name, anchor="end", class_="front-name")
+    return node("path", d="".join(steps), class_="front")
+
+
+def _ends(groups: Mapping[str, Sequence[Point]], y: Scale) -> dict[float, str]:
+    """Return the name of each front by the height it ends at; those too near share a line."""
+    ends: dict[float, str] = {}
+    for at, group in sorted((y(front[-1].worth), group) for group, front in groups.items()):
+        near = next((other for other in ends if at - other < _LINE), None)
+        if near is None:
+            ends[at] = group
+        else:
+            ends[near] = f"{ends[near]}; {group}"
+    return ends
 
 
 # ---------------------------------------------------------------------------------- distributions
