@@ -739,7 +739,7 @@ def test_images_that_are_not_made_here(
 @pytest.mark.parametrize(
     ("shape", "notes", "match"),
     [
-        ((1, 116, 84), {"task": "segment"}, "task segment"),
+        ((1, 116, 84), {"task": "segment"}, "task 'segment'"),
         ((1, 1000), {}, r"gives \[1, 1000\]"),
         ((1, 25200, 85), {}, "as YOLOv5 and YOLOX do"),
         ((1, 56, 84), {"names": {0: "person"}}, "for 1 classes"),

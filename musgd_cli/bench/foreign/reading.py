@@ -245,7 +245,7 @@ def _output(
 ) -> tuple[bool, tuple[str, ...]]:
     """Return whether a model gives final boxes, and its classes."""
     if notes.task not in (None, "detect"):
-        raise _not_a_detector(file, f"is for the task {notes.task}")
+        raise _not_a_detector(file, f"is for the task {notes.task!r}")
     if len(model.outputs) != 1:
         raise _not_a_detector(file, f"has {len(model.outputs)} outputs")
     shape = model.outputs[0]
