@@ -159,11 +159,20 @@ def test_a_battery_measures_the_machine_only_while_it_feeds_it(tmp_path: Path) -
     )
     meter = meter_of(tmp_path)
     assert (meter.source, meter.scope, meter.kind) == ("BAT0:hwmon0", "board", "reported")
+    assert meter.hz == 1.0
     meter.begin()
     (battery / "device/status").write_text("Charging\n")
     assert meter.end() is None
     assert find_meters(tmp_path) == []
     assert refused(tmp_path) == ()
+
+
+def test_a_slow_battery_comes_after_the_chips_own_counter(copied: Copied) -> None:
+    tree = copied("x86-gpu")
+    files = {"device__type": "Battery", "device__status": "Discharging"}
+    add_sensor(tree, 7, "BAT0", power1_input=9_000_000, **files)
+    assert sources(tree) == ["rapl:package-0", "BAT0:hwmon7"]
+    assert meter_of(tree).source == "rapl:package-0"
 
 
 # ------------------------------------------------------------------------------------- the choice

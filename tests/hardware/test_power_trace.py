@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from musgd_cli.errors import UsageError
 from musgd_cli.hardware.power import CsvMeter, Trace, read_trace
-from musgd_cli.hardware.power.trace import FEWEST_SAMPLES
+from musgd_cli.hardware.power.meter import FEWEST_SAMPLES
 
 START = 1_795_000_000.0
 """2026-11-18 11:06:40 UTC."""

@@ -190,6 +190,26 @@ def test_a_graphics_cards_mean_as_often_as_it_comes(tmp_path: Path, replay: Repl
     assert reading.hz == 1.0
 
 
+@pytest.mark.parametrize(("seconds", "hz"), [(60.0, 0.2), (20.0, None)])
+def test_a_batterys_rate_is_that_of_its_controller(
+    seconds: float, hz: float | None, tmp_path: Path, replay: Replay
+) -> None:
+    sensor = tmp_path / "sys/class/hwmon/hwmon0"
+    (sensor / "device").mkdir(parents=True)
+    (sensor / "name").write_text("BAT0\n")
+    (sensor / "device/type").write_text("Battery\n")
+    (sensor / "device/status").write_text("Discharging\n")
+    # A new value every 5 s, however often it is asked.
+    clock = replay(lambda t: put(sensor / "power1_input", 9e6 + 1e5 * (t // 5)))
+    (meter,) = find_meters(tmp_path, clock=clock)
+    reading = clock.measure(meter, seconds)
+    if hz is None:  # four values in 20 s: of the steps at its ends nothing is known
+        assert reading is None
+    else:
+        assert reading.hz == pytest.approx(hz, rel=0.01)
+        assert reading.power_w == pytest.approx(9.55, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("cores", "share", "watts"),
     # boards.md: 2.7 W idle, 6.4 W with all four cores busy at the top clock.

@@ -11,7 +11,13 @@ from musgd_cli.errors import UnsupportedError, UsageError
 from musgd_cli.hardware.nvml import first_gpu
 from musgd_cli.hardware.power import pmic
 from musgd_cli.hardware.power.estimate import estimates
-from musgd_cli.hardware.power.meter import REAL_TIME, Clock, PowerMeter, Scope
+from musgd_cli.hardware.power.meter import (
+    REAL_TIME,
+    Clock,
+    PowerMeter,
+    SamplingMeter,
+    Scope,
+)
 from musgd_cli.hardware.power.sensors import find_sensors, gpu_meters
 from musgd_cli.hardware.power.trace import CsvMeter
 from musgd_cli.hardware.thermal import Device
@@ -22,6 +28,8 @@ _WIDEST_FIRST: tuple[Scope, ...] = ("board", "module", "rails", "package", "gpu"
 
 def find_meters(root: Path = Path("/"), *, clock: Clock = REAL_TIME) -> list[PowerMeter]:
     """Return the meters that can be read, best first: those of the widest scope, then the chips'.
+
+    A battery feeds the whole machine, but comes last: it is too slow for most windows.
 
     Args:
         root: ``/``, or a recorded tree, whose files are then read as if they were live.
@@ -34,7 +42,12 @@ def find_meters(root: Path = Path("/"), *, clock: Clock = REAL_TIME) -> list[Pow
     meters += pmic.pmic_meters(tree, clock)
     if tree.live and (gpu := first_gpu()):
         meters += gpu_meters(gpu, clock)
-    return sorted(meters, key=lambda meter: _WIDEST_FIRST.index(meter.scope))
+    return sorted(meters, key=_rank)
+
+
+def _rank(meter: PowerMeter) -> tuple[bool, int]:
+    slow = isinstance(meter, SamplingMeter) and meter.holds
+    return slow, _WIDEST_FIRST.index(meter.scope)
 
 
 def best_meter(root: Path = Path("/"), *, device: Device = "cpu") -> PowerMeter | None:

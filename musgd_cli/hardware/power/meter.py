@@ -28,6 +28,11 @@ _OF_WHAT: dict[str, str] = {
 SAMPLE_HZ = 10.0
 """INA sensors average over tens of milliseconds; faster sampling reads the same value twice."""
 
+FEWEST_SAMPLES = 5
+"""Values of an instrument with a pace of its own that must lie within a window. Work begins and
+ends with a step in power, which lines between values smear over one period at each end: with five,
+the error is at most a fifth of the step, and with none the figure is of other work."""
+
 _COUNTER_CHECK_S = 10.0
 """How often a counter is read within a window, so that it cannot wrap twice unseen: AMD's RAPL
 counter wraps after 65 kJ, which 500 W take 131 s to use."""
@@ -61,7 +66,7 @@ class PowerMeter(Protocol):
         """Begin a window; one that is open is dropped."""
 
     def end(self) -> PowerReading | None:
-        """End the window; ``None`` when the meter died in it or gave what cannot be.
+        """End the window; ``None`` when the meter died in it, gave what cannot be, or is too slow.
 
         Raises:
             RuntimeError: No window was begun.
@@ -118,6 +123,10 @@ class WindowMeter(ABC, Generic[Value]):
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
+    holds = False
+    """The instrument shows each value for a time of its own, until it has another. Readings alike
+    are one then, and a window needs :data:`FEWEST_SAMPLES` that differ."""
+
     @abstractmethod
     def read(self) -> Value:
         """Read the instrument.
@@ -166,6 +175,8 @@ class WindowMeter(ABC, Generic[Value]):
         # Nothing runs on 0 W: a counter that stands still is stuck, or the window too short.
         if not 0 < self._total_j < ABSURD_W * seconds:
             return None
+        if self.holds and self._steps < FEWEST_SAMPLES:
+            return None
         return PowerReading(
             energy_j=self._total_j,
             seconds=seconds,
@@ -183,7 +194,7 @@ class WindowMeter(ABC, Generic[Value]):
             reading = ((asked_s + self._clock.now_s()) / 2, value)
             if self._last is not None:
                 self._total_j += self._energy_j(self._last, reading)
-                self._steps += 1
+                self._steps += not self.holds or value != self._last[1]
         except (OSError, ValueError):
             self._died = True
             return
@@ -258,6 +269,7 @@ class SamplingMeter(WindowMeter[float]):
     Args:
         read_w: Returns watts. OSError or ValueError: the sensor is gone.
         hz: Samples a second.
+        holds: See :attr:`WindowMeter.holds`.
     """
 
     def __init__(
@@ -268,10 +280,12 @@ class SamplingMeter(WindowMeter[float]):
         read_w: Callable[[], float],
         *,
         hz: float = SAMPLE_HZ,
+        holds: bool = False,
         clock: Clock = REAL_TIME,
     ) -> None:
         super().__init__(source, scope, kind, hz, period_s=1 / hz, clock=clock)
         self._read_w = read_w
+        self.holds = holds
 
     def read(self) -> float:
         """Return watts."""

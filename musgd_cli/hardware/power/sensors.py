@@ -22,6 +22,11 @@ _POWERCAP = "sys/class/powercap"
 _HWMON = "sys/class/hwmon"
 
 _INA, _BATTERY = "ina2", "battery"
+
+_BATTERY_HZ = 1.0
+"""The kernel asks a battery's controller at most so often (cache_time of drivers/acpi/battery.c),
+which has a new value every few seconds."""
+
 _SCOPES: dict[str, Scope] = {
     # INA219, INA226, INA260 and their like, by the ina2xx and ina238 drivers, are wired into a
     # board's supply.
@@ -113,13 +118,15 @@ def _hwmon_power(tree: Tree, clock: Clock) -> list[Found]:
         read_w = _scaled(_number_in(file), 1e-6)
         if sort == _BATTERY:
             read_w = _while_discharging(tree, device, read_w)
+        fastest_hz = _BATTERY_HZ if sort == _BATTERY else SAMPLE_HZ
         mean_ms = tree.integer(f"{device}/power1_average_interval") or 0
         meter = SamplingMeter(
             f"{tree.text(f'{device}/name')}:{device.rpartition('/')[2]}",
             _SCOPES.get(sort, "sensor") if list(sorts.values()).count(sort) == 1 else "sensor",
             "measured" if sort == _INA else "reported",
             read_w,
-            hz=min(SAMPLE_HZ, 1000 / mean_ms) if mean_ms > 0 else SAMPLE_HZ,
+            hz=min(fastest_hz, 1000 / mean_ms) if mean_ms > 0 else fastest_hz,
+            holds=sort == _BATTERY,
             clock=clock,
         )
         found.append(Found(meter, (file,), _HWMON_MEND))

@@ -15,16 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from musgd_cli.errors import UsageError
-from musgd_cli.hardware.power.meter import ABSURD_W, Scope, three_digits
+from musgd_cli.hardware.power.meter import ABSURD_W, FEWEST_SAMPLES, Scope, three_digits
 from musgd_cli.records import Kind, PowerReading
 
 _GAP_PERIODS = 5.0
 """Samples further apart than so many of the trace's median period: the meter missed some."""
-
-FEWEST_SAMPLES = 5
-"""Samples that must lie within a window. Work begins and ends with a step in power, which lines
-between samples smear over one period at each end: with five, the error is at most a fifth of the
-step, and with none the figure is of other work."""
 
 _PATIENCE_S = 5.0
 """How long a file that grows may lag behind: meters' programs write in blocks."""
@@ -90,7 +85,7 @@ class Trace:
 
         Returns:
             Joules, above 0; ``None`` where the trace does not cover the window, has fewer than
-            :data:`FEWEST_SAMPLES` in it, or has gaps there: samples further apart than five of its
+            ``FEWEST_SAMPLES`` in it, or has gaps there: samples further apart than five of its
             median periods. Nothing runs on 0 J, so then too.
         """
         if begin > end:
