@@ -961,7 +961,7 @@ class Comparison(Frozen):
 
 
 class Broken(Frozen):
-    """What fails a bench: a report beyond a threshold or that cannot be held to it, or no report."""
+    """What fails a bench: a report beyond a limit or that cannot be held to it, or no report."""
 
     threshold: str | None
     """Of ``--fail-if``; ``None``: what was to be measured was not."""
@@ -1028,8 +1028,9 @@ class FitCandidate(Frozen):
     stable: bool | None = None
     """That interval is at most 10 % wide."""
     counted_fps: float | None = None
-    """What was held to the limit: the interval's worse end, or ``fps`` where it is not stable."""
+    """What was held to the limit: the interval's worse end, or ``fps`` where none can be told."""
     power_w: float | None = None
+    """While it ran as fast as it can."""
     energy_per_frame_j: float | None = None
     meets: bool | None = None
     """``None``: not measured in full."""
@@ -1066,7 +1067,7 @@ class Fit(Record):
     prediction_error: float | None
     """Largest of |predicted / measured - 1| over what the rooflines predicted and was measured."""
     settings: BenchSettings
-    """Of the full measurements."""
+    """Of the full measurements; what was too unstable to tell was then timed for twice as long."""
 
 
 # ------------------------------------------------------------------------------------ PruneResult

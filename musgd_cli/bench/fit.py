@@ -6,8 +6,8 @@ comes near the goal is measured in full. A frame is a whole one: letterbox, infe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,18 +22,23 @@ from musgd_cli.bench.subject import Subject
 from musgd_cli.data import load
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import detect, usable_cores
-from musgd_cli.hardware.power import best_meter, why_none
+from musgd_cli.hardware.power import PowerMeter, best_meter, why_none
+from musgd_cli.hardware.thermal import Device
 from musgd_cli.records import BenchReport, BenchSettings, Fit, FitCandidate, Gate, Roofline
 
 PROBE_S = 1.0
 """Most seconds of timing, and of the shortest warm-up, in one process: a probe need only tell near
 from far."""
 
+AGAIN = 2
+"""Times as long an unstable candidate is measured once more, where its interval holds the goal."""
+
 PRECISIONS = ("int8", "mixed-int8", "bf16", "fp16", "fp32")
 """From the least to the most accurate, where nothing better is known."""
 
 AccuracyBy = Literal["gate", "score", "size"]
 OnStage = Callable[[str], None]
+OnFailure = Callable[[MusgdError], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Goal:
     fps: float
     """Whole frames a second, at least."""
     watts: float | None = None
-    """Mean power, at most."""
+    """Mean power at most, while it runs as fast as it can: at ``fps`` it would draw less."""
     max_drop: float | None = None
     """Of the float parent's mAP50-95, at most."""
 
@@ -63,6 +68,7 @@ def fit(
     meter_for: MeterFor | None = None,
     on_progress: OnProgress = lambda _subject, _progress: None,
     on_stage: OnStage = lambda _text: None,
+    on_failure: OnFailure = lambda _error: None,
 ) -> Fit:
     """Find the most accurate artifact that meets a goal, and the fewest threads that do.
 
@@ -76,9 +82,11 @@ def fit(
         meter_for: Chooses the power meter for work on a device. Default: the best there is.
         on_progress: Called with the artifact as the work goes on.
         on_stage: Called with a sentence as each stage begins.
+        on_failure: Called with what ails a model, at each thread count; the others are looked at.
 
     Raises:
-        UsageError: The goal is none, or a data set cannot be read.
+        UsageError: The goal is none, a data set cannot be read, or ``meter_for`` knows no such
+            meter.
         UnsupportedError: Watts are asked for where nothing measures them, the machine is emulated,
             or no artifact's runtime is installed here.
         MusgdError: Not one artifact could be measured.
@@ -90,22 +98,25 @@ def fit(
             "this machine is emulated: its speed says nothing of the board's",
             "run musgd fit on the board itself",
         )
-    meters = meter_for or (lambda device: best_meter(device=device))
-    power_by = None if goal.watts is None else _require_meter(subjects, meters)
+    choose = meter_for or (lambda device: best_meter(device=device))
+    meters = {device: choose(device) for device in _devices(subjects)}
+    power_by = None if goal.watts is None else _require_meters(meters)
     bench = _Bench(
         settings=settings.model_copy(update={"idle_s": 0.0}),
         threads=tuple(dict.fromkeys(count or usable_cores() for count in threads or ()))
         or thread_counts(usable_cores()),
         data=data,
-        meter_for=meters,
+        meter_for=meters.__getitem__,
         on_progress=on_progress,
         on_stage=on_stage,
+        on_failure=on_failure,
     )
     models = [_Model(subject) for subject in _each_file_once(subjects)]
     accuracy_by = _know_accuracy(models, bench)
     _leave_out(models, goal)
     candidates, rooflines = _predict(models, bench, accuracy_by)
-    _measure_near(candidates, goal, bench)
+    candidates = _measure_near(candidates, goal, bench)
+    _require_any(candidates, models)
     chosen = best(candidates, goal.fps)
     assert chosen is None or chosen.report is not None
     larger = None if chosen is None else step_larger(candidates, chosen)
@@ -123,7 +134,7 @@ def fit(
         step_larger=None if larger is None else larger.record(),
         candidates=(
             *(candidate.record() for candidate in by_preference(candidates)),
-            *(model.left_out(bench.threads) for model in models if model.why is not None),
+            *(left_out for model in models for left_out in model.left_out(bench.threads)),
         ),
         rooflines=rooflines,
         prediction_error=_prediction_error(candidates),
@@ -141,19 +152,22 @@ def _require_sense(goal: Goal) -> None:
         )
 
 
-def _require_meter(subjects: Iterable[Subject], meter_for: MeterFor) -> str:
+def _devices(subjects: Iterable[Subject]) -> list[Device]:
+    return sorted({device_of(subject.artifact.runtime) for subject in subjects})
+
+
+def _require_meters(meters: Mapping[Device, PowerMeter | None]) -> str:
     """Return what measures power, or refuse: an estimate passes no limit."""
-    meters: list[str] = []
-    for device in sorted({device_of(subject.artifact.runtime) for subject in subjects}):
-        meter = meter_for(device)
+    told: list[str] = []
+    for device, meter in meters.items():
         if meter is None or meter.kind == "estimated":
             why = why_none(device=device) if meter is None else "an estimate passes no limit"
             raise UnsupportedError(
                 f"--watts needs a power meter: {why}",
                 "leave --watts out, or give --meter FILE.csv of a meter of your own",
             )
-        meters.append(f"{meter.kind} by {meter.source}, of the {meter.scope}")
-    return "; ".join(meters)
+        told.append(f"{meter.kind} by {meter.source}, of the {meter.scope}")
+    return "; ".join(told)
 
 
 def _each_file_once(subjects: Iterable[Subject]) -> list[Subject]:
@@ -177,8 +191,9 @@ class _Model:
     map50_95: float | None = None
     drop: float | None = None
     why: str | None = None
-    """Why it was left out."""
-    error: MusgdError | None = None
+    """Why it was left out altogether."""
+    failures: dict[int, MusgdError] = field(default_factory=dict)
+    """Thread count to what went wrong with it."""
     probes: dict[int, float] = field(default_factory=dict)
     """Thread count to milliseconds of a whole frame."""
 
@@ -200,9 +215,6 @@ class _Model:
     def imgsz(self) -> int:
         return self.subject.artifact.imgsz
 
-    def fail(self, error: MusgdError) -> None:
-        self.why, self.error = error.what, error
-
     def describe(self, threads: int) -> FitCandidate:
         artifact = self.subject.artifact
         return FitCandidate(
@@ -219,8 +231,12 @@ class _Model:
             predicted_by=None,
         )
 
-    def left_out(self, threads: Sequence[int]) -> FitCandidate:
-        return self.describe(max(threads)).model_copy(update={"why": self.why})
+    def left_out(self, threads: Sequence[int]) -> Iterator[FitCandidate]:
+        if self.why is not None:
+            yield self.describe(max(threads)).model_copy(update={"why": self.why})
+            return
+        for count, error in self.failures.items():
+            yield self.describe(count).model_copy(update={"why": error.what})
 
 
 @dataclass(eq=False, kw_only=True)
@@ -272,22 +288,29 @@ class Speed:
 
     @classmethod
     def of(cls, report: BenchReport) -> Speed:
-        """Read it: the interval's worse end is counted.
+        """Read it: the interval's worse end is counted, the lower the less stable it is.
 
-        An unstable one, more than 10 % wide, says more of the machine just then than of the model:
-        there the figure itself is counted, and it is told that it is unstable.
+        Of fewer repeats than tell an interval the figure itself is.
         """
         fps, rates = report.fps_end_to_end, frames_a_second(report)
         interval = prediction_interval(fps, rates)
         stable = None if interval is None else is_stable(fps, interval)
-        counted = interval[0] if interval is not None and stable else fps
-        return cls(fps, interval, stable, counted)
+        return cls(fps, interval, stable, fps if interval is None else interval[0])
+
+    def cannot_be_told(self, fps: float) -> bool:
+        """Whether it is too unstable to say on which side of a goal it lies."""
+        return (
+            self.stable is False
+            and self.interval is not None
+            and self.interval[0] < fps <= self.interval[1]
+        )
 
 
 def _misses(report: BenchReport, goal: Goal) -> Iterable[str]:
     speed = Speed.of(report)
     if speed.counted < goal.fps:
-        yield f"{speed.counted:.1f} FPS, {goal.fps:g} asked for"
+        unstable = ", for it is unstable" if speed.cannot_be_told(goal.fps) else ""
+        yield f"{speed.counted:.1f} FPS can be counted on{unstable}, {goal.fps:g} asked for"
     if goal.watts is None:
         return
     if report.power_w is None:
@@ -309,11 +332,12 @@ class _Bench:
     meter_for: MeterFor
     on_progress: OnProgress
     on_stage: OnStage
+    on_failure: OnFailure
 
     def probe(
         self, models: Sequence[_Model], threads: Sequence[int], *, scored: bool = False
     ) -> dict[_Model, BenchReport]:
-        """Measure models shortly, and note how long a frame takes; one that fails is left out."""
+        """Measure models shortly, and note how long a frame takes, or what kept it from that."""
         short = {
             "duration_s": min(PROBE_S, self.settings.duration_s),
             "warmup_s": min(PROBE_S, self.settings.warmup_s),
@@ -334,15 +358,29 @@ class _Bench:
         for outcome in outcomes:
             model = of[id(outcome.subject)]
             if outcome.report is None:
-                assert outcome.error is not None
-                model.fail(outcome.error)
+                self._fail(model, outcome)
             else:
                 model.probes[outcome.threads] = 1000 / outcome.report.fps_end_to_end
                 reports[model] = outcome.report
         return reports
 
     def measure(self, candidates: Sequence[_Candidate], goal: Goal) -> None:
-        """Measure candidates in full and hold them to the goal; one that fails is left out."""
+        """Measure candidates in full and hold them to the goal; one may fail.
+
+        What is too unstable to be told from the goal is measured once more, for longer.
+        """
+        self._measure(candidates, goal)
+        unsure = [
+            candidate
+            for candidate in candidates
+            if candidate.report is not None and Speed.of(candidate.report).cannot_be_told(goal.fps)
+        ]
+        if unsure:
+            self.on_stage(f"measuring {_in_words(unsure)} again for longer: not stable enough")
+            longer = {"duration_s": AGAIN * self.settings.duration_s}
+            replace(self, settings=self.settings.model_copy(update=longer))._measure(unsure, goal)
+
+    def _measure(self, candidates: Sequence[_Candidate], goal: Goal) -> None:
         for threads in sorted({candidate.threads for candidate in candidates}):
             mine = {
                 id(candidate.model.subject): candidate
@@ -361,10 +399,14 @@ class _Bench:
             for outcome in outcomes:
                 candidate = mine[id(outcome.subject)]
                 if outcome.report is None:
-                    assert outcome.error is not None
-                    candidate.model.fail(outcome.error)
+                    self._fail(candidate.model, outcome)
                 else:
                     candidate.judge(outcome, goal)
+
+    def _fail(self, model: _Model, outcome: Outcome) -> None:
+        assert outcome.error is not None
+        model.failures[outcome.threads] = outcome.error
+        self.on_failure(outcome.error)
 
 
 # --------------------------------------------------------------------------------------- accuracy
@@ -377,11 +419,16 @@ def _know_accuracy(models: Sequence[_Model], bench: _Bench) -> AccuracyBy:
     if any((bench.data or data_of(model.subject)) is None for model in models):
         return "size"
     bench.on_stage(f"scoring {len(models)} models: no gate of the export tells all on this data")
-    reports = bench.probe(models, [max(bench.threads)], scored=True)
-    for model, report in reports.items():
-        model.map50_95 = report.map50_95
-        if report.map50_95 is None:
-            model.why = f"it has no score: {report.accuracy_note}"
+    left = list(models)
+    for threads in sorted(bench.threads, reverse=True):  # what fails with many may run with fewer
+        for model, report in bench.probe(left, [threads], scored=True).items():
+            model.map50_95 = report.map50_95
+            if report.map50_95 is None:
+                model.why = f"it has no score: {report.accuracy_note}"
+            left.remove(model)
+        if not left:
+            break
+    _leave_out_failures(models, bench)
     scored = [model.subject for model in models]
     for model in models:
         parent = parent_of(model.subject, scored)
@@ -401,12 +448,16 @@ def _is_parent(model: _Model, models: Sequence[_Model]) -> bool:
 def _read_gates(models: Sequence[_Model], data: str | None) -> bool:
     """Take accuracy from the gates, if all are known and of the same images."""
     gates = [model.subject.artifact.gate for model in models]
-    images = {(Path(gate.data).name, gate.split, gate.n_images) for gate in gates if gate}
+    images = {
+        (Path(gate.data).resolve(), gate.split, gate.n_images) for gate in gates if gate is not None
+    }
     if len(images) != 1:
         return False
     if data is not None:
         data_set = load(data)
-        if (data_set.path.name, data_set.score_split) != next(iter(images))[:2]:
+        split = data_set.score_split
+        # By the path, for any tool's data sets are all called data.yaml.
+        if images != {(data_set.path.resolve(), split, len(data_set.images(split)))}:
             return False
     known = [_of_gate(model, models) for model in models]
     if any(accuracy is None for accuracy, _ in known):
@@ -464,19 +515,19 @@ def _predict(
     Raises:
         MusgdError: Nothing is left to predict from; the first of what went wrong.
     """
-    while ends := [m for m in _ends(models) if m.why is None and not _is_probed(m, bench)]:
+    while wanted := _unprobed(models, bench):
+        ends = {model for group in wanted.values() for model in group}
         sizes = "model" if len(ends) == 1 else "models"
         bench.on_stage(f"probing {len(ends)} {sizes}, the ends of each family's range of sizes")
-        bench.probe(ends, bench.threads)
+        for counts, group in wanted.items():
+            bench.probe(group, counts)
+    _leave_out_failures(models, bench)
     left = [model for model in models if model.why is None]
-    if not left:
-        errors = [model.error for model in models if model.error is not None]
-        if errors:
-            raise errors[0]
+    _require_any(left, models)
     rooflines = []
     candidates = []
     for threads in bench.threads:
-        for family in _families(left):
+        for family in _families(left, threads):
             small, large = family[0], family[-1]
             line = None
             if small.imgsz < large.imgsz:
@@ -515,33 +566,58 @@ def _predict(
     return candidates, tuple(rooflines)
 
 
-def _families(models: Iterable[_Model]) -> list[list[_Model]]:
-    """Group models, each family from the smallest image to the largest."""
+def _families(models: Iterable[_Model], threads: int) -> list[list[_Model]]:
+    """Group models that run with so many threads, each family from the smallest image on."""
     families: dict[Hashable, list[_Model]] = {}
     for model in sorted(models, key=lambda model: model.imgsz):
-        families.setdefault(model.family, []).append(model)
+        if model.why is None and threads not in model.failures:
+            families.setdefault(model.family, []).append(model)
     return list(families.values())
 
 
-def _ends(models: Iterable[_Model]) -> list[_Model]:
-    families = _families(model for model in models if model.why is None)
-    return list(dict.fromkeys(end for family in families for end in (family[0], family[-1])))
+def _unprobed(models: Sequence[_Model], bench: _Bench) -> dict[tuple[int, ...], list[_Model]]:
+    """Return the ends of families that have yet to be probed, by the thread counts they lack."""
+    lacking: dict[_Model, list[int]] = {}
+    for threads in bench.threads:
+        for family in _families(models, threads):
+            for end in dict.fromkeys((family[0], family[-1])):
+                if threads not in end.probes:
+                    lacking.setdefault(end, []).append(threads)
+    groups: dict[tuple[int, ...], list[_Model]] = {}
+    for model, counts in lacking.items():
+        groups.setdefault(tuple(counts), []).append(model)
+    return groups
 
 
-def _is_probed(model: _Model, bench: _Bench) -> bool:
-    return model.probes.keys() >= set(bench.threads)
+def _leave_out_failures(models: Iterable[_Model], bench: _Bench) -> None:
+    """Leave out what ran with no thread count."""
+    for model in models:
+        if model.why is None and model.failures.keys() >= set(bench.threads):
+            model.why = next(iter(model.failures.values())).what
+
+
+def _require_any(left: Sequence[object], models: Sequence[_Model]) -> None:
+    """Raise the first of what went wrong, where that has left nothing."""
+    errors = [error for model in models for error in model.failures.values()]
+    if not left and errors:
+        raise errors[0]
 
 
 # ----------------------------------------------------------------------------------------- answer
 
 
-def _measure_near(candidates: list[_Candidate], goal: Goal, bench: _Bench) -> None:
-    """Measure what the answer hangs on, until it hangs on nothing more."""
-    while wanted := to_measure(candidates, goal.fps):
-        count = "1 candidate" if len(wanted) == 1 else f"{len(wanted)} candidates"
-        bench.on_stage(f"measuring {count} near {goal.fps:g} FPS, or one step larger")
+def _measure_near(candidates: Sequence[_Candidate], goal: Goal, bench: _Bench) -> list[_Candidate]:
+    """Measure what the answer hangs on, until it hangs on nothing more, and return what ran."""
+    left = list(candidates)
+    while wanted := to_measure(left, goal.fps):
+        bench.on_stage(f"measuring {_in_words(wanted)} near {goal.fps:g} FPS, or one step larger")
         bench.measure(wanted, goal)
-        candidates[:] = [c for c in candidates if c.model.why is None]
+        left = [c for c in left if c.threads not in c.model.failures]
+    return left
+
+
+def _in_words(candidates: Sequence[_Candidate]) -> str:
+    return "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
 
 
 def _nearest(candidates: Iterable[_Candidate], goal: Goal) -> _Candidate | None:

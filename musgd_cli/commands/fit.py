@@ -27,7 +27,11 @@ def fit(
     ] = None,
     watts: Annotated[
         float | None,
-        typer.Option("--watts", metavar="W", help="Mean power at most; needs a power meter."),
+        typer.Option(
+            "--watts",
+            metavar="W",
+            help="Mean power at most, while it runs as fast as it can; needs a power meter.",
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
@@ -41,7 +45,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="N",
-            help="Thread counts to try, by commas. Default: 1, 2, 4, … and every core.",
+            help="Thread counts to try, by commas; sweep: 1 to every core. Default: 1, 2, 4, … "
+            "and every core.",
         ),
     ] = None,
     data: Data = None,
@@ -68,16 +73,18 @@ def fit(
     A frame is a whole one: letterbox, inference and decode. The smallest and the
     largest image of each model are measured shortly, those between are predicted,
     and what comes near is measured in full; so is one size larger than the answer.
-    More sizes to choose from: musgd export --imgsz 256,320,416. The exit code is 4
-    where nothing meets it.
+    More sizes to choose from: musgd export --imgsz 256,320,416. Power is that of a
+    board at full speed, not of one that waits for N frames a second. The exit code
+    is 4 where nothing meets it.
     """
     from rich.text import Text
 
     from musgd_cli.bench import choose
     from musgd_cli.bench.fit import Goal
     from musgd_cli.bench.fit import fit as find
-    from musgd_cli.commands.planning import bench_settings, read_threads
+    from musgd_cli.commands.planning import bench_settings, each_once, read_threads
     from musgd_cli.console import Terminal, print_error
+    from musgd_cli.errors import MusgdError, UnsupportedError
     from musgd_cli.hardware.power import choose_meter
     from musgd_cli.report.terminal.fit import fit_table
 
@@ -91,7 +98,8 @@ def fit(
         target,
         assignments,
     )
-    subjects = choose(paths or (), print_error)
+    failures: list[MusgdError] = []
+    subjects = choose(paths or (), failures.append)
     stage = ""
     with terminal.live(Text()) as live:
 
@@ -114,17 +122,27 @@ def fit(
             meter_for=lambda device: choose_meter(meter, device=device),
             on_progress=show,
             on_stage=show_stage,
+            on_failure=failures.append,
         )
         if live is not None:
             live.update(Text())
+    told = each_once(failures)
+    for failure in told:
+        print_error(failure)
     terminal.show(fit_table(found))
     terminal.emit(found)
     _judge(found)
+    # As in a bench: one that is damaged might have been the answer.
+    serious = [error for error in told if not isinstance(error, UnsupportedError)]
+    if serious:
+        raise typer.Exit(int(serious[0].exit_code))
 
 
 def _line(subject: Subject, progress: Progress) -> str:
+    from musgd_cli.report.wording import count
+
     repeat = f", {progress.repeat}/{progress.repeats}" if progress.repeats > 1 else ""
-    threads = f", threads {progress.threads}" if progress.threads else ""
+    threads = f", {count(progress.threads, 'thread')}" if progress.threads else ""
     return f"{subject.name}{threads}{repeat}: {progress.phase}"
 
 

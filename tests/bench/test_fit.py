@@ -11,7 +11,7 @@ from made_reports import report
 
 from musgd_cli.bench import choose
 from musgd_cli.bench.fit import Goal, Speed, fit, thread_counts
-from musgd_cli.errors import UnsupportedError, UsageError
+from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware.power import PowerMeter
 from musgd_cli.records import BenchSettings, Fit, Gate, PowerReading
 
@@ -154,6 +154,56 @@ def test_of_other_data_accuracy_is_scored(find: Callable[..., Fit], run: Path) -
     }
 
 
+def test_gates_on_another_data_set_of_the_same_file_name_tell_nothing(
+    find: Callable[..., Fit], run: Path
+) -> None:
+    # What Roboflow exports is always called data.yaml.
+    for folder in ("these", "those"):
+        tiny.make_data(run / folder, n_images=2)
+    (Path(name(1280)) / "artifact.json").unlink()
+
+    def judged_by(gates: Gate, data: str) -> str:
+        for imgsz in SIZES[:2]:
+            tiny.make_null(Path(name(imgsz)), imgsz=imgsz, gate=gates)
+        return find(Goal(fps=1), data=data).accuracy_by
+
+    these = gate(0.5).model_copy(update={"data": str(run / "these/data.yaml"), "n_images": 2})
+    assert judged_by(these, "these") == "gate"
+    assert judged_by(these, "those") == "score"
+    assert judged_by(these.model_copy(update={"n_images": 1}), "these") == "score"
+
+
+def test_what_fails_with_some_threads_keeps_the_others(run: Path) -> None:
+    pytest.importorskip("openvino")
+    tiny.make_openvino(Path("runs/o/artifacts/x86-cpu-openvino-fp32-64"))
+    failures: list[MusgdError] = []
+    refused = -1  # by OpenVINO alone; -1 cannot be typed
+    found = fit(
+        choose(["o"]),
+        Goal(fps=1),
+        settings=SETTINGS,
+        threads=[refused, 1],
+        on_failure=failures.append,
+    )
+    assert found.chosen is not None
+    assert found.chosen.threads == 1
+    (left_out,) = (one for one in found.candidates if one.threads == refused)
+    assert "INFERENCE_NUM_THREADS" in (left_out.why or "")
+    assert [error.what for error in failures] == [left_out.why]
+
+
+def test_a_meter_that_is_refused_is_refused_before_anything_is_probed(
+    find: Callable[..., Fit],
+) -> None:
+    def none_such(device: str) -> PowerMeter | None:
+        raise UsageError(f"no meter for the {device}", "name another")
+
+    stages: list[str] = []
+    with pytest.raises(UsageError, match="no meter for the cpu"):
+        find(Goal(fps=1), meter_for=none_such, on_stage=stages.append)
+    assert stages == []
+
+
 def test_a_runtime_that_is_missing_leaves_the_others(find: Callable[..., Fit]) -> None:
     tiny.describe(Path(name(1280)), "tensorrt", (), imgsz=1280)
     found = find(Goal(fps=1))
@@ -199,7 +249,11 @@ class Meter:
 
 @pytest.mark.parametrize(
     ("reads_w", "meets", "why"),
-    [(6.0, True, None), (7.0, False, "7.00 W, at most 6.5")],
+    [
+        (6.0, True, None),
+        (7.0, False, "7.00 W, at most 6.5"),
+        (None, False, "no figure of power"),  # it died in the run
+    ],
 )
 def test_watts_are_held_to_the_meter(
     reads_w: float | None, meets: bool, why: str | None, find: Callable[..., Fit]
@@ -245,14 +299,19 @@ def test_thread_counts_worth_trying(cores: int, counts: tuple[int, ...]) -> None
     assert thread_counts(cores) == counts
 
 
-def test_the_worse_end_counts_and_where_that_is_unstable_the_figure_itself() -> None:
+def test_the_worse_end_counts_so_that_noise_is_never_of_use() -> None:
     stable = Speed.of(report((20.0, 20.1, 19.9)))
     assert stable.stable
     assert stable.interval is not None
     assert stable.counted == stable.interval[0] < stable.fps
     unstable = Speed.of(report((16.0, 20.0, 24.0)))
     assert unstable.stable is False
-    assert unstable.counted == unstable.fps
+    assert unstable.interval is not None
+    assert unstable.counted == unstable.interval[0] < stable.counted < stable.fps
+    assert unstable.cannot_be_told(stable.fps)
+    assert not unstable.cannot_be_told(unstable.counted)  # it meets that all the same
+    assert not unstable.cannot_be_told(10 * unstable.fps)
+    assert not stable.cannot_be_told(stable.fps)
     single = Speed.of(report((20.0,)))
     assert single.interval is None
     assert single.counted == single.fps == pytest.approx(1000 / 21)

@@ -59,7 +59,7 @@ def test_float_and_openvino_in_one_table(
         for name in ("ONNX Runtime fp32", "OpenVINO fp32")
     }
     assert all("0.995" in row for row in rows.values())
-    assert "x " in rows["OpenVINO fp32"]  # its speed, of its float parent's
+    assert "\N{MULTIPLICATION SIGN}" in rows["OpenVINO fp32"]  # its speed, of its float parent's
     assert "data.yaml, val: 2 images" in captured.out
     assert len(list((workshop / "runs/r/bench").glob("*.json"))) == 2
     # Nothing is written beside the data.

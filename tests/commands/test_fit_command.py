@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +63,52 @@ def test_when_all_are_left_out_the_code_is_4_too(
     assert "every artifact was left out: what it loses" in two_lines(capsys)[0]
 
 
+def test_a_damaged_record_ends_it_as_it_ends_a_bench(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = Path("runs/r/artifacts/damaged")
+    tiny.make_null(damaged)
+    (damaged / "artifact.json").write_text("{}")
+    assert main(["fit", "r", "--fps", "1", "--json", *QUICK]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["chosen"] is not None
+    assert "error: runs/r/artifacts/damaged/artifact.json holds no Artifact" in captured.err
+
+
+def test_a_damaged_model_ends_it_as_it_ends_a_bench(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = Path("runs/r/artifacts/x86-cpu-onnxruntime-fp32-64")
+    damaged.mkdir()
+    (damaged / "model.onnx").write_bytes(b"half a model")
+    tiny.describe(damaged, "onnxruntime", ("model.onnx",), sha256="0" * 64)
+    assert main(["fit", "r", "--fps", "1", *QUICK]) == 1
+    captured = capsys.readouterr()
+    assert "1 FPS: no model fp32" in captured.out
+    assert "left out: x86-cpu-onnxruntime-fp32-64: the model in" in captured.out
+    assert captured.err.count("error: the model in") == 1
+
+
+def test_ctrl_c_ends_it_with_130_and_leaves_nothing(workshop: Path) -> None:
+    command = [sys.executable, "-m", "musgd_cli", "fit", "r", "--fps", "1", "--duration", "60"]
+    fit = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        assert fit.stderr is not None
+        assert "probing" in fit.stderr.readline()
+        assert "measuring" in fit.stderr.readline()
+        fit.send_signal(signal.SIGINT)
+        assert fit.wait(timeout=30) == 130
+        assert "Traceback" not in fit.stderr.read()
+    finally:
+        fit.kill()
+    assert not list(workshop.glob("runs/r/bench/*"))
+
+
 def test_watts_without_a_meter_are_exit_3(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +127,7 @@ def test_watts_without_a_meter_are_exit_3(
         ("--fps", "1", "--max-drop", "2"),
         ("--fps", "1", "--threads", "many"),
         ("--fps", "1", "--data", "nowhere"),
+        ("--fps", "1", "--meter", "wattmeter"),
         ("--fps", "1", "--duration", "1", "--set", "bench.duration_s=2"),
         (),
     ],

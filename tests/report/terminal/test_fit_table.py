@@ -124,6 +124,15 @@ def test_a_step_larger_that_only_may_miss_is_said_so() -> None:
     assert "35.3 (34.6 to 36.0) FPS, which may miss it" in text
 
 
+def test_a_step_larger_that_misses_by_its_watts_alone_is_said_so() -> None:
+    why = "7.00 W, at most 6.5 asked for"
+    hungry = measured(416, 40.0, False, power_w=7.0).model_copy(update={"why": why})
+    text = words(printed(answer(watts=6.5, step_larger=hungry)))
+    assert f"40.0 (39.2 to 40.8) FPS, which is fast enough, but: {why}" in text
+    unsure = measured(416, 35.3, False, power_w=7.0)
+    assert "36.0) FPS, which misses it" in words(printed(answer(watts=6.5, step_larger=unsure)))
+
+
 def test_an_unstable_answer_is_said_beside_it() -> None:
     shaky = CHOSEN.model_copy(update={"stable": False})
     assert "unstable: other programs or heat" in printed(answer(chosen=shaky)).splitlines()[2]
@@ -132,6 +141,15 @@ def test_an_unstable_answer_is_said_beside_it() -> None:
 
 def test_the_largest_size_has_no_step_larger() -> None:
     assert "it is the largest image size of its kind here" in printed(answer(step_larger=None))
+
+
+def test_larger_sizes_that_were_left_out_are_no_smaller_than_it() -> None:
+    out = [candidate(size, predicted_fps=None, why="its gate failed") for size in (640, 416)]
+    text = printed(answer(step_larger=None, candidates=(*out, CHOSEN)))
+    assert "one step larger was left out: ONNX Runtime mixed-int8, 416 px" in words(text)
+    assert "largest image size" not in text
+    other = candidate(640, why="its gate failed", runtime="ncnn")
+    assert "largest image size" in printed(answer(step_larger=None, candidates=(other, CHOSEN)))
 
 
 def test_what_was_left_out_says_why() -> None:
@@ -147,7 +165,7 @@ def test_watts_have_their_column_and_their_meter() -> None:
             watts=6.5, chosen=hungry, candidates=(hungry,), power_by="measured by psu, of the board"
         )
     )
-    assert text.startswith("35 FPS, at most 6.5 W: ")
+    assert text.startswith("35 FPS, at most 6.5 W at full speed: ")
     assert text.count("6.12") == 2
     assert "power: measured by psu, of the board" in text
 
