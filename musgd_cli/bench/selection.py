@@ -21,7 +21,6 @@ from musgd_cli.runs import (
     run_of,
 )
 
-_WEIGHTS = frozenset({".pt", ".pth"})
 _BARE_MODELS = frozenset({".onnx", ".xml", ".bin", ".param", ".tflite", ".engine"})
 
 
@@ -58,7 +57,7 @@ def choose(paths: Sequence[str], on_damage: OnDamage | None = None) -> list[Subj
 
 def _models_of(spec: str) -> list[Subject | MusgdError]:
     path = Path(spec)
-    if path.suffix.lower() in _WEIGHTS:
+    if path.suffix.lower() in foreign.WEIGHTS:
         raise UsageError(
             f"{spec} is weights, which only torch runs; bench measures what a board runs",
             f"export it first: musgd export {shlex.quote(spec)}",
