@@ -139,6 +139,7 @@ def test_scores_on_different_images_are_kept_apart():
             {"data": "/d/fish/data.yaml", "host": NANO},
             ["bccd/data.yaml", "fish/data.yaml"],
         ),
+        ({"data": "/w/here/../d/c.yaml"}, {"data": "/w/d/c.yaml"}, ["c.yaml"]),
         # A copy on one machine may have been changed; on another it is the way there.
         ({"data": "/a/b/c.yaml"}, {"data": "/x/b/c.yaml"}, ["/a/b/c.yaml", "/x/b/c.yaml"]),
         ({"data": "/a/b/c.yaml"}, {"data": "/x/b/c.yaml", "host": NANO}, ["c.yaml"]),

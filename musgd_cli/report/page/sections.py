@@ -73,8 +73,8 @@ def _trade_off(name: str, title: str, points: Sequence[Point], cost: str) -> Ele
         else "The line is the Pareto front"
     )
     text = (
-        f"{each}: than what is on it, no other model is better in one and at least as good in the "
-        f"other. On it: {best}."
+        f"{each}: no other model beats one on it, that is, is as good in both and better in one. "
+        f"On it: {best}."
     )
     if not best:
         text = "There is no Pareto front, which takes measured figures."
