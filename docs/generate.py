@@ -49,7 +49,8 @@ def _spelling(parameter: Any) -> str:
         return f"`{shown}`" if parameter.required else f"`[{shown}]`"
     spellings = sorted((*parameter.opts, *parameter.secondary_opts), key=len)
     takes = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
-    return ", ".join(f"`{spelling}{takes}`" for spelling in spellings)
+    # A bar ends the cell, even within code.
+    return ", ".join(f"`{spelling}{takes}`" for spelling in spellings).replace("|", "\\|")
 
 
 def _default(parameter: Any) -> str:

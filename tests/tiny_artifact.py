@@ -144,6 +144,13 @@ def make_null(folder: Path, **fields: object) -> Artifact:
     return describe(folder, "null", (), **fields)
 
 
+def make_tensorrt(folder: Path, **fields: object) -> Artifact:
+    """Write an artifact that musgd has no engine for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.engine").write_bytes(b"of a board")
+    return describe(folder, "tensorrt", ("model.engine",), **fields)
+
+
 def describe(folder: Path, runtime: str, files: tuple[str, ...], **fields: object) -> Artifact:
     """Write ``artifact.json`` for the model files in ``folder``."""
     known = {

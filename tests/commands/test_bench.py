@@ -111,8 +111,7 @@ def test_a_missing_runtime_leaves_the_others(
 ) -> None:
     tiny.describe(workshop / "runs/r/artifacts/x86-cpu-null-fp32-64", "null", ())
     absent = workshop / "runs/r/artifacts/orin-tensorrt-fp16-64"
-    absent.mkdir()
-    tiny.describe(absent, "tensorrt", ())
+    tiny.make_tensorrt(absent)
     assert main(["bench", "r", "--json", *QUICK]) == 0
     captured = capsys.readouterr()
     assert [r["runtime"] for r in json.loads(captured.out)["reports"]] == ["null"]
@@ -206,7 +205,7 @@ def test_only_runtimes_that_are_missing_is_exit_3(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     artifact = workshop / "runs/r/artifacts/x86-cpu-null-fp32-64"
-    tiny.describe(artifact, "tensorrt", ())
+    tiny.make_tensorrt(artifact)
     assert main(["bench", "r", *QUICK]) == 3
     assert "no TensorRT engine" in two_lines(capsys)[0]
 

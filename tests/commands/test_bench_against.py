@@ -100,18 +100,14 @@ def test_another_baseline_is_refused_before_anything_is_measured(
     assert not Path("runs/r/bench").exists()
 
 
-def without_engine(name: str) -> Path:
-    absent = Path("runs/r/artifacts", name)
-    absent.mkdir()
-    tiny.describe(absent, "tensorrt", (), target="orin", precision="fp16")
-    return absent
+WITHOUT_ENGINE = "runs/r/artifacts/orin-tensorrt-fp16-64"
 
 
 @pytest.mark.parametrize("gate", [("--against", "baseline.json"), ("--fail-if", "p50>1e9")])
 def test_a_gate_is_not_green_about_what_it_did_not_measure(
     gate: tuple[str, ...], baseline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without_engine("orin-tensorrt-fp16-64")
+    tiny.make_tensorrt(Path(WITHOUT_ENGINE), target="orin", precision="fp16")
     assert main([*HERE, "--threads", "1", "--json"]) == 0  # of itself that is no failure
     capsys.readouterr()
     assert main([*HERE, *gate, "--json"]) == 4
@@ -149,7 +145,7 @@ def test_what_was_measured_is_shown_when_all_that_the_baseline_has_failed(
     gone = {"runtime": "tensorrt", "target": "orin", "precision": "fp16", "artifact": "gone"}
     data["reports"][0] |= gone
     baseline.write_text(json.dumps(data))
-    without_engine("orin-tensorrt-fp16-64")
+    tiny.make_tensorrt(Path(WITHOUT_ENGINE), target="orin", precision="fp16")
     assert main([*HERE, "--against", "baseline.json", "--json"]) == 4
     printed = json.loads(capsys.readouterr().out)
     assert [one["runtime"] for one in printed["reports"]] == ["null"]
