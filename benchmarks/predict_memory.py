@@ -50,8 +50,13 @@ def main() -> int:
                 text=True,
                 check=False,
             )
-        *said, figures = done.stderr.strip().splitlines()
-        code, peak_mb, loaded = json.loads(figures)
+        try:
+            *said, figures = done.stderr.strip().splitlines()
+            code, peak_mb, loaded = json.loads(figures)
+        except ValueError:  # it came to no end of its own
+            print(f"error: predict with {folder} ended with {done.returncode}", file=sys.stderr)
+            print(f"mend: {done.stderr.strip() or 'see dmesg'}", file=sys.stderr)
+            return 1
         if code:
             print("\n".join(said), file=sys.stderr)
             return int(code)
