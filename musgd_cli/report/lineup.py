@@ -185,7 +185,8 @@ class Lineup:
         parent = self._parent(entry)
         if parent is None or not entry.has_model or not entry.is_timed:
             return None
-        return parent.report.latency_ms.p50 / entry.report.latency_ms.p50
+        p50 = entry.report.latency_ms.p50
+        return parent.report.latency_ms.p50 / p50 if p50 else None
 
     def _parent(self, entry: Entry) -> Entry | None:
         """Find the float parent: those of several targets can be the same file."""

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from invented_reports import NANO, parent, report
+from invented_reports import NANO, PI, course, parent, report
 
 from musgd_cli.__main__ import main
+from musgd_cli.records import BenchReports, LatencyMs
 from musgd_cli.storage import write_record
 
 
@@ -142,6 +143,30 @@ def test_json_of_another_kind_beside_reports_is_counted(workshop, capsys):
     captured = capsys.readouterr()
     assert "JSON files that are no bench report left out: 1" in captured.err
     assert len(json.loads(captured.out)["reports"]) == 1
+
+
+def test_figures_of_zero_are_shown_everywhere(workshop, capsys):
+    pytest.importorskip("matplotlib")
+    nothing = LatencyMs(p50=0, p90=0, p99=0, mean=0, min=0, max=0)
+    zero = {
+        "latency_ms": nothing,
+        "p50_interval_ms": (0, 0),
+        "samples_ms": [0.0] * 9,
+        "fps": 0,
+        "fps_end_to_end": 0,
+        "moments": [m.model_copy(update={"fps": 0.0}) for m in course(14, seconds=9)],
+    }
+    still = BenchReports(reports=(parent(**zero), report(**zero), report(**zero, sustained=True)))
+    write_record(Path("zero.json"), still)
+    assert main(["report", "zero.json", "--html", "a.html", "--png", "a.png"]) == 0
+    assert main(["report", "zero.json"]) == 0
+    assert "0.00" in capsys.readouterr().out
+
+
+def test_only_emulated_reports_make_no_picture(workshop, capsys):
+    write_record(Path("qemu.json"), report(host=PI.model_copy(update={"emulated": True})))
+    pytest.importorskip("matplotlib")
+    assert "no report has a speed" in refused(capsys, "qemu.json", "--png", "a.png")
 
 
 def test_a_run_before_its_first_bench(workshop, capsys):
