@@ -36,7 +36,8 @@ def _sections(command: Any, path: str) -> Iterator[str]:
     if arguments or options:
         yield "\n| | |\n|---|---|\n"
     for parameter in (*arguments, *options):
-        yield f"| {_spelling(parameter)} | {_text(parameter.help or '')}{_default(parameter)} |\n"
+        spelling = _spelling(parameter).replace("|", "\\|")  # it ends a cell, even within code
+        yield f"| {spelling} | {_text(parameter.help or '')}{_default(parameter)} |\n"
     below = getattr(command, "commands", {})
     for name in command.list_commands(None) if below else ():
         yield from _sections(below[name], f"{path} {name}")
@@ -49,8 +50,7 @@ def _spelling(parameter: Any) -> str:
         return f"`{shown}`" if parameter.required else f"`[{shown}]`"
     spellings = sorted((*parameter.opts, *parameter.secondary_opts), key=len)
     takes = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
-    # A bar ends the cell, even within code.
-    return ", ".join(f"`{spelling}{takes}`" for spelling in spellings).replace("|", "\\|")
+    return ", ".join(f"`{spelling}{takes}`" for spelling in spellings)
 
 
 def _default(parameter: Any) -> str:
