@@ -12,7 +12,6 @@ from musgd_cli.commands.options import Data, Json, Quiet, Set, Target
 if TYPE_CHECKING:
     from musgd_cli.bench.process import Progress
     from musgd_cli.bench.subject import Subject
-    from musgd_cli.console import Terminal
 
 SUSTAINED_WARMUP_S = 0.0
 """A sustained run shows how the board warms up: none of it is left out."""
@@ -103,7 +102,12 @@ def bench(
     from musgd_cli.bench import choose, measure_all
     from musgd_cli.bench.comparison import compare, require_comparable, without_counterpart
     from musgd_cli.bench.thresholds import broken, parse_threshold, require_baseline, unmeasured
-    from musgd_cli.commands.planning import bench_settings, each_once, read_threads
+    from musgd_cli.commands.planning import (
+        bench_settings,
+        each_once,
+        read_threads,
+        warn_of_refused_meter,
+    )
     from musgd_cli.console import Terminal, print_error
     from musgd_cli.errors import CheckFailedError, MusgdError, UnsupportedError
     from musgd_cli.hardware import detect, usable_cores
@@ -137,7 +141,7 @@ def bench(
     if baseline:
         require_comparable(detect(), [subject.artifact for subject in subjects], asked, baseline)
     if meter is None and not estimate_power:
-        _warn_of_refused_meters(terminal)
+        warn_of_refused_meter(terminal)
     with terminal.live(Text()) as live:
         begun: set[Path] = set()
 
@@ -236,15 +240,6 @@ def _repeats(repeats: int | None, sustained: float | None) -> tuple[str, int | N
             "leave one of them",
         )
     return "--sustained", SUSTAINED_REPEATS
-
-
-def _warn_of_refused_meters(terminal: Terminal, root: Path = Path("/")) -> None:
-    """Say how to read a power meter that is there, where none can be read."""
-    from musgd_cli.hardware.power import best_meter, refused
-
-    if best_meter(root) is None:
-        for refusal in refused(root)[:1]:
-            terminal.warn(refusal.what, refusal.mend)
 
 
 def _line(subject: Subject, progress: Progress) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -119,6 +120,15 @@ def bench_settings(
 
     flags, spelling = settings_of(options, assignments)
     return settle(host=detect(), target=target, flags=flags, spelling=spelling).bench
+
+
+def warn_of_refused_meter(terminal: Terminal, root: Path = Path("/")) -> None:
+    """Say how to read a power meter that is there, where none can be read."""
+    from musgd_cli.hardware.power import best_meter, refused
+
+    if best_meter(root) is None:
+        for refusal in refused(root)[:1]:
+            terminal.warn(refusal.what, refusal.mend)
 
 
 def each_once(errors: Iterable[MusgdError]) -> list[MusgdError]:

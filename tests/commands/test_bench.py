@@ -9,14 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import tiny_artifact as tiny
 
 from musgd_cli.__main__ import main
+from musgd_cli.commands.planning import warn_of_refused_meter
+from musgd_cli.console import Terminal
 from musgd_cli.hardware import usable_cores
 
+BOARDS = Path(__file__).parents[1] / "boards"
 ONCE = ("--repeats", "1", "--duration", "0.2", "--set", "bench.warmup_s=0")
 QUICK = ("--threads", "1", *ONCE)
 
@@ -87,7 +91,7 @@ def test_an_artifact_outside_of_any_run_is_not_written_beside(
     shutil.move("runs/r/artifacts/x86-cpu-null-fp32-64", "from-afar")
     shutil.rmtree("runs")
     before = sorted(Path("from-afar").iterdir())
-    assert main(["bench", "from-afar", "--quiet", *QUICK]) == 0
+    assert main(["bench", "from-afar", "--quiet", "--meter", "none", *QUICK]) == 0
     assert sorted(Path("from-afar").iterdir()) == before
     assert len(list(Path("runs/from-afar/bench").glob("*.json"))) == 1
     captured = capsys.readouterr()
@@ -284,6 +288,29 @@ def test_a_meter_that_is_not_there_is_named_before_the_work(
     (report,) = json.loads(capsys.readouterr().out)["reports"]
     assert report["power_w"] is None
     assert report["power_note"]
+
+
+@pytest.mark.parametrize("readable", [False, True])
+def test_a_meter_that_may_not_be_read_is_told_with_its_mend(
+    readable: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal, me = Terminal(), os.geteuid()
+    warn_of_refused_meter(terminal, Path("nowhere"))
+    terminal.warn("what nobody may not import is loaded by now")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        tree = Path(folder) / "board"
+        shutil.copytree(BOARDS / "pi4b-ina219", tree, symlinks=True)
+        (tree / "sys/class/hwmon/hwmon2/power1_input").chmod(0o444 if readable else 0)
+        try:
+            if me == 0:
+                os.seteuid(65534)  # permissions do not stop root
+            warn_of_refused_meter(terminal, tree)
+        finally:
+            os.seteuid(me)
+    told = capsys.readouterr().err
+    assert ("may not be read by this user" in told) is not readable
+    assert ("mend: " in told) is not readable
 
 
 def test_reports_that_have_nowhere_to_go_fail_before_the_work(
