@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from musgd_cli.errors import UsageError
+from musgd_cli.paths import PLAN_FILE, RUNS, run_around
 from musgd_cli.records import (
     Artifact,
     BenchReport,
@@ -33,9 +33,6 @@ from musgd_cli.records import (
     TrainResult,
 )
 from musgd_cli.storage import read_json, read_record, write_failed
-
-RUNS = Path("runs")
-"""Where runs live, relative to the folder musgd is called in."""
 
 ARTIFACT_FILE = "artifact.json"
 
@@ -59,7 +56,7 @@ class RunFolder:
     @property
     def plan_file(self) -> Path:
         """Where the plan lies."""
-        return self.path / "plan.json"
+        return self.path / PLAN_FILE
 
     @property
     def train_file(self) -> Path:
@@ -233,17 +230,10 @@ def artifact_folders(path: Path) -> list[Path]:
 def run_of(folder: Path) -> RunFolder | None:
     """Return the run that an artifact's folder lies in, if it lies in one.
 
-    A folder called ``artifacts`` is not enough, for anyone may have one: it belongs to a run with a
-    plan, or to one of bare weights below ``runs``.
+    See `musgd_cli.paths.run_around`.
     """
-    place = Path(os.path.normpath(folder.absolute())).parent
-    if place.name != "artifacts":
-        return None
-    # As it was given, where that names it: the path is shown, and told in reports.
-    given = folder.parent.parent
-    near = given if Path(os.path.normpath(given.absolute())) == place.parent else place.parent
-    run = RunFolder(near)
-    return run if run.plan_file.is_file() or place.parent.parent.name == RUNS.name else None
+    run = run_around(folder)
+    return None if run is None else RunFolder(run)
 
 
 def _visible(files: Iterable[Path]) -> Iterator[Path]:

@@ -12,8 +12,8 @@ from musgd_cli.bench import foreign
 from musgd_cli.bench.subject import Subject
 from musgd_cli.data.dataset import DataSet
 from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.paths import RUNS
 from musgd_cli.runs import (
-    RUNS,
     RunFolder,
     artifact_folders,
     newest_finished,

@@ -34,4 +34,4 @@ class Subject:
     def name(self) -> str:
         """A name for what is made of it."""
         by_file = self.made_by is not None and self.artifact.runtime in _OF_ONE_FILE
-        return self.path.stem if by_file else self.folder.absolute().name
+        return self.path.stem if by_file else self.folder.resolve().name

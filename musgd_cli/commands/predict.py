@@ -151,12 +151,14 @@ def the_one(spec: str) -> Subject:
 
 def place_of(subject: Subject) -> Path:
     """Return the run that a model lies in, or a folder of ours named after it."""
-    return _place_of(subject.folder) if subject.made_by is None else Path("runs") / subject.name
+    if subject.made_by is None:
+        return _place_of(subject.folder)
+    from musgd_cli.paths import RUNS
+
+    return RUNS / subject.name
 
 
 def _place_of(folder: Path) -> Path:
-    there = folder.resolve()  # "." has a parent only then
-    if there.parent.name != "artifacts":
-        return Path("runs") / there.name
-    # As it was typed where that says it: people read this path.
-    return folder.parent.parent if folder.parent.name == there.parent.name else there.parent.parent
+    from musgd_cli.paths import RUNS, run_around
+
+    return run_around(folder) or RUNS / folder.resolve().name

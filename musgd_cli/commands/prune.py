@@ -62,7 +62,8 @@ def prune(
     from musgd_cli.commands.planning import settings_of
     from musgd_cli.console import Terminal
     from musgd_cli.errors import ExitCode
-    from musgd_cli.runs import RUNS, RunFolder
+    from musgd_cli.paths import RUNS
+    from musgd_cli.runs import RunFolder
     from musgd_cli.train.events import TrainingInterruptedError
 
     terminal = Terminal(as_json=as_json, quiet=quiet)

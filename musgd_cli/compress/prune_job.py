@@ -11,8 +11,9 @@ from musgd_cli.compress import formats
 from musgd_cli.compress.selection import find_source
 from musgd_cli.errors import UnsupportedError, UsageError
 from musgd_cli.hardware import detect
+from musgd_cli.paths import RUNS
 from musgd_cli.records import Plan
-from musgd_cli.runs import RUNS, RunFolder, free_name, require_free
+from musgd_cli.runs import RunFolder, free_name, require_free
 from musgd_cli.sections import KEYS
 from musgd_cli.settings import change, settle
 from musgd_cli.storage import require_writable

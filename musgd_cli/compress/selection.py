@@ -12,8 +12,9 @@ from typing import Any
 from musgd_cli import profiles
 from musgd_cli.errors import UsageError
 from musgd_cli.hardware import detect
+from musgd_cli.paths import RUNS
 from musgd_cli.records import CompressSettings, Plan
-from musgd_cli.runs import ARTIFACT_FILE, RUNS, RunFolder, find_run, newest_finished
+from musgd_cli.runs import ARTIFACT_FILE, RunFolder, find_run, newest_finished
 from musgd_cli.sections import KEYS
 from musgd_cli.settings import settle
 

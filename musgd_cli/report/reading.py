@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musgd_cli.errors import UsageError
+from musgd_cli.paths import RUNS
 from musgd_cli.records import BenchReport
 from musgd_cli.report.lineup import Lineup, ground_of
-from musgd_cli.runs import RUNS, RunFolder, read_reports
+from musgd_cli.runs import RunFolder, read_reports
 from musgd_cli.storage import read_json
 
 
