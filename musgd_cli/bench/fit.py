@@ -22,7 +22,7 @@ from musgd_cli.bench.subject import Subject
 from musgd_cli.data import load
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import detect, usable_cores
-from musgd_cli.hardware.power import PowerMeter, best_meter, why_none
+from musgd_cli.hardware.power import PowerMeter, best_meter, scope_in_words, why_none
 from musgd_cli.hardware.thermal import Device
 from musgd_cli.records import BenchReport, BenchSettings, Fit, FitCandidate, Gate, Roofline
 
@@ -166,7 +166,7 @@ def _require_meters(meters: Mapping[Device, PowerMeter | None]) -> str:
                 f"--watts needs a power meter: {why}",
                 "leave --watts out, or give --meter FILE.csv of a meter of your own",
             )
-        told.append(f"{meter.kind} by {meter.source}, of the {meter.scope}")
+        told.append(f"{meter.kind} by {meter.source}, {scope_in_words(meter.scope)}")
     return "; ".join(told)
 
 

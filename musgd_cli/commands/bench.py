@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from musgd_cli.bench.process import Progress
     from musgd_cli.bench.subject import Subject
 
-SUSTAINED_WARMUP_S = 0.0
-"""A sustained run shows how the board warms up: none of it is left out."""
-
 
 def bench(
     paths: Annotated[
@@ -124,7 +121,6 @@ def bench(
             "bench.duration_s": _duration(duration, frames, sustained),
             "bench.threads": ("--threads", counts[0] if counts else None),
             "bench.repeats": _repeats(repeats, sustained),
-            "bench.warmup_s": ("--sustained", None if sustained is None else SUSTAINED_WARMUP_S),
         },
         target,
         assignments,

@@ -261,7 +261,7 @@ def test_watts_are_held_to_the_meter(
     for imgsz in SIZES[1:]:
         (Path(name(imgsz)) / "artifact.json").unlink()
     found = find(Goal(fps=1, watts=6.5), meter_for=lambda _device: Meter(reads_w))
-    assert found.power_by == "measured by bench-psu, of the board"
+    assert found.power_by == "measured by bench-psu, of the whole board"
     (only,) = found.candidates
     assert only.meets is meets
     assert (found.chosen is not None) is meets

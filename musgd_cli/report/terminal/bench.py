@@ -318,12 +318,12 @@ def _about_latency(reports: Sequence[BenchReport]) -> str:
     processes = "a fresh process" if repeats == "1" else f"{repeats} fresh processes in turns"
     images = count(first.n_frames, "image") if first.n_frames else "one image of noise"
     warmup = max(report.warmup_s or 0 for report in reports)
-    harness = max(report.harness_ms or 0 for report in reports)
+    harness = [report.harness_ms for report in reports if report.harness_ms is not None]
+    loop = f"the loop itself adds {max(harness):.3f} ms a frame; " if harness else ""
     return (
         f"{_range([report.n for report in reports])} inferences of batch 1 in {processes}, each "
         f"within a whole frame (letterbox, inference, decode) of {images}, after up to "
-        f"{warmup:.1f} s of warm-up (until {SETTLED}); the loop "
-        f"itself adds {harness:.3f} ms a frame; memory is the whole process's"
+        f"{warmup:.1f} s of warm-up (until {SETTLED}); {loop}memory is the whole process's"
     )
 
 
