@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from musgd_cli.errors import MusgdError
     from musgd_cli.records import Record
 
-UNWATCHED_WIDTH = 160
+UNWATCHED_WIDTH = 200
 """Columns of a table that goes to a file or a pipe: wide enough that no cell is cut."""
 
 
