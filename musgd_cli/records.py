@@ -236,7 +236,7 @@ class BenchSettings(Frozen):
     repeats: int = Field(ge=1)
     """Fresh processes that share ``duration_s``; they tell how far another run would be off."""
     warmup_s: float = Field(ge=0)
-    """Shortest warm-up; it goes on until latency is steady."""
+    """Shortest warm-up; it goes on until latency is steady. 0: there is none."""
     idle_s: float = Field(ge=0)
     """Seconds of rest before it, in which a power meter reads what the machine draws idle."""
 

@@ -115,7 +115,7 @@ class Measurement:
             threads=threads,
             duration_s=0 if frames else settings.duration_s / settings.repeats,
             least_frames=math.ceil(frames / settings.repeats) if frames else FEWEST_FRAMES,
-            warmup_s=None if sustained else settings.warmup_s,
+            warmup_s=None if sustained else settings.warmup_s or None,
             frames=tuple(map(str, images.timed)),
         )
 

@@ -99,7 +99,7 @@ def report(
     first, second = outcomes(
         folder / "a",
         folder / "b",
-        settings=QUICK.model_copy(update={"repeats": 3, "idle_s": 0.3}),
+        settings=QUICK.model_copy(update={"repeats": 3, "idle_s": 0.3, "warmup_s": 0.1}),
         data=str(data),
         meter=Meter(4.5),
         on_progress=lambda subject, step: subject.name == "a" and progress.append(step),

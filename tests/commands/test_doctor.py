@@ -82,7 +82,7 @@ def test_table_shows_facts_checks_and_mends(capsys: pytest.CaptureFixture[str]) 
         "Cortex-A72 · 4 cores · asimd",
         "3793 MB",
         "ina219:hwmon2",
-        "held back by heat or a weak supply",
+        "under-voltage, throttled",
         "! clocks: use the board's own power supply",
         "1 could be better",
     ):
