@@ -9,6 +9,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -510,13 +512,15 @@ def test_a_worker_that_imported_torch_is_refused(
         measure(tmp_path / "a")
 
 
-def test_the_worker_dies_with_the_bench(tmp_path: Path) -> None:
-    tiny.make_null(tmp_path)
+@contextmanager
+def bench_that_warms_up(folder: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """A bench in a process of its own, and its worker, in the middle of a long warm-up."""
+    tiny.make_null(folder)
     code = (
         "from musgd_cli.bench import choose, measure_all\n"
         "from musgd_cli.records import BenchSettings\n"
         "settings = BenchSettings(threads=1, duration_s=60, repeats=1, warmup_s=60, idle_s=0)\n"
-        f"list(measure_all(choose([{str(tmp_path)!r}]), settings=settings, keep=False,\n"
+        f"list(measure_all(choose([{str(folder)!r}]), settings=settings, keep=False,\n"
         "     meter_for=lambda device: None,\n"
         "     on_progress=lambda subject, step: print(step.phase, flush=True)))\n"
     )
@@ -526,30 +530,20 @@ def test_the_worker_dies_with_the_bench(tmp_path: Path) -> None:
         assert bench.stdout.readline() == "load\n"
         (worker,) = psutil.Process(bench.pid).children()
         assert bench.stdout.readline() == "warm-up\n"
-        bench.send_signal(signal.SIGINT)
-        bench.wait(timeout=30)
+        yield bench, worker
     finally:
         bench.kill()
+
+
+def test_the_worker_dies_with_the_bench(tmp_path: Path) -> None:
+    with bench_that_warms_up(tmp_path) as (bench, worker):
+        bench.send_signal(signal.SIGINT)
+        bench.wait(timeout=30)
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_worker_whose_bench_was_killed_does_not_go_on(tmp_path: Path) -> None:
-    tiny.make_null(tmp_path)
-    code = (
-        "from musgd_cli.bench import choose, measure_all\n"
-        "from musgd_cli.records import BenchSettings\n"
-        "settings = BenchSettings(threads=1, duration_s=60, repeats=1, warmup_s=60, idle_s=0)\n"
-        f"list(measure_all(choose([{str(tmp_path)!r}]), settings=settings, keep=False,\n"
-        "     meter_for=lambda device: None,\n"
-        "     on_progress=lambda subject, step: print(step.phase, flush=True)))\n"
-    )
-    bench = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        assert bench.stdout is not None
-        assert bench.stdout.readline() == "load\n"
-        (worker,) = psutil.Process(bench.pid).children()
-        assert bench.stdout.readline() == "warm-up\n"
-    finally:
-        bench.kill()
+    with bench_that_warms_up(tmp_path) as (_, worker):
+        pass
     gone, _ = psutil.wait_procs([worker], timeout=10)
     assert gone
