@@ -154,15 +154,16 @@ class Check(Frozen):
 class OptimSettings(Frozen):
     """``[optim]``: which optimizer, and its values. ``[optim.NAME]`` holds one optimizer's own."""
 
-    name: Literal["musgd", "sgd", "muon-sgd", "adamw"]
+    name: Literal["musgd", "musgd-article", "sgd", "muon-sgd", "adamw"]
     lr: float = Field(gt=0)
     """Learning rate at the end of the warm-up."""
     lr_final: float = Field(ge=0, le=1)
     """Learning rate at the last epoch, as a share of ``lr``; linear in between."""
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
-    # The optimizers that lack one of the next five keep its default, which is to do nothing.
+    # The optimizers that lack one of the next six keep its default, which is to do nothing.
     nesterov: bool = False
+    second_moment: Literal["none", "rowcol"] = "none"
     adapt_factor: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     norm_scope: Literal["tensor", "global"] = "tensor"
     lr_in_buffer: bool = False

@@ -40,12 +40,13 @@ KEYS = tuple(
 
 OPTIMIZERS: tuple[str, ...] = get_args(OptimSettings.model_fields["name"].annotation)
 
-_MUSGD_ONLY = frozenset({"adapt_factor", "norm_scope", "lr_in_buffer", "decay_in_norm"})
+_ADAPTIVE = frozenset({"adapt_factor", "norm_scope", "lr_in_buffer", "decay_in_norm"})
 _ABSENT: Mapping[str, frozenset[str]] = {
     "musgd": frozenset(),
-    "sgd": _MUSGD_ONLY,
-    "muon-sgd": _MUSGD_ONLY,
-    "adamw": _MUSGD_ONLY | {"nesterov"},
+    "musgd-article": frozenset({"second_moment"}),
+    "sgd": _ADAPTIVE | {"second_moment"},
+    "muon-sgd": _ADAPTIVE | {"second_moment"},
+    "adamw": _ADAPTIVE | {"second_moment", "nesterov"},
 }
 
 

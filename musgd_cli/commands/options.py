@@ -28,7 +28,7 @@ ImgSz = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option(help="Images a training step sees.")]
 Optimizer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="musgd, sgd, muon-sgd or adamw.")
+    str | None, typer.Option(metavar="NAME", help="musgd, musgd-article, sgd, muon-sgd or adamw.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Of weights, augmentation and data order.")]
 Profile = Annotated[

@@ -20,14 +20,13 @@ from torch.nn import Parameter
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils._foreach_utils import _device_has_foreach_support
 
+from musgd_cli.optim.rowcol import moving_weight, rowcol
+
 __all__ = ["MuSGD", "musgd"]
 
 AUTO_FACTOR: Final = 0.1
 """What ``adapt_factor="auto"`` multiplies the relative squared norm by: a gradient of its usual
 size (n² equal to the running mean) keeps 1/1.1 of the momentum."""
-
-AUTO_DECAY: Final = 0.99
-"""Decay of the running mean of n² under ``adapt_factor="auto"``: a memory of about 100 steps."""
 
 CPU_SPAN: Final = 2**17
 """Values that list operations work on at a time on the CPU, so that temporaries stay in cache: on
@@ -36,8 +35,9 @@ size of the model."""
 
 _INTEGERS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-_EXACT_STATE: Final = ("square_avg", "step", "skipped_steps")
-"""Scalars that keep their own dtype: n² overflows half precision at a norm of 256."""
+_EXACT_STATE: Final = ("exp_avg_sq", "square_avg", "step", "skipped_steps")
+"""State that keeps its own dtype: n² overflows half precision at a norm of 256. Ultralytics' half-
+precision checkpoints leave the first three of these names as they are."""
 
 
 class MuSGD(Optimizer):
@@ -52,6 +52,20 @@ class MuSGD(Optimizer):
 
     With ``adapt_factor=0`` it is ``torch.optim.SGD``, bit for bit. m is read from the group at
     each step, so whatever rewrites ``group["momentum"]`` sets the largest beta.
+
+    With ``second_moment="rowcol"`` the same v, of g without the decay, gives the update its
+    direction, and its own rows and columns give it its size, so that the scale of the loss does
+    not matter. A matrix or filter of R rows (output channels) and C columns takes the step::
+
+        x    = g + beta * v                          (without nesterov: x = v)
+        E    = running mean of mean_ij(x^2)          (decay .99)
+        r_i  = mean_j(x_ij^2) + .01 * E
+        c_j  = mean_i(x_ij^2 / r_i) + .01
+        p    = p - lr * (x / sqrt(r_i * c_j * C) + weight_decay * p)
+
+    and a vector, with s the running mean of its g^2, value by value::
+
+        p    = p - lr * ((1 - beta) * x / sqrt(s) + weight_decay * p)
 
     Args:
         params: Parameters, named parameters, or dicts defining parameter groups. Every option
@@ -70,6 +84,9 @@ class MuSGD(Optimizer):
         decay_in_norm: Take n of d instead of g.
         dampening: As in ``torch.optim.SGD``.
         nesterov: Nesterov momentum, with beta in m's place.
+        second_moment: ``"none"``, or ``"rowcol"``: see above. A learning rate tuned for one is
+            not one for the other. ``"rowcol"`` has no ``dampening``, ``lr_in_buffer``,
+            ``decay_in_norm`` or global norm.
         maximize: Ascend instead of descend.
         foreach: Whether to work on lists of tensors instead of one tensor at a time. None: yes
             for plain tensors on a device that has foreach kernels, or on the CPU, there save
@@ -96,6 +113,7 @@ class MuSGD(Optimizer):
         decay_in_norm: bool = False,
         dampening: float = 0.0,
         nesterov: bool = False,
+        second_moment: Literal["none", "rowcol"] = "none",
         maximize: bool = False,
         foreach: bool | None = None,
         skip_nonfinite: bool = False,
@@ -110,6 +128,7 @@ class MuSGD(Optimizer):
             "decay_in_norm": decay_in_norm,
             "dampening": dampening,
             "nesterov": nesterov,
+            "second_moment": second_moment,
             "maximize": maximize,
             "foreach": foreach,
             "skip_nonfinite": skip_nonfinite,
@@ -214,24 +233,64 @@ class MuSGD(Optimizer):
         self._last = _Decision(tensors, betas, keep)
         for bucket, beta in zip(buckets, betas, strict=True):
             group, starts = bucket.group, bucket.starts
-            musgd(
-                bucket.params,
-                bucket.grads,
-                bucket.buffers,
-                lr=group["lr"],
-                momentum=beta,
-                weight_decay=bucket.weight_decay,
-                lr_in_buffer=group["lr_in_buffer"],
-                dampening=group["dampening"],
-                nesterov=group["nesterov"],
-                maximize=bucket.maximize,
-                foreach=bucket.foreach,
-                keep=keep,
-            )
+            if group["second_moment"] == "rowcol":
+                self._rowcol(bucket, beta, keep)
+            else:
+                musgd(
+                    bucket.params,
+                    bucket.grads,
+                    bucket.buffers,
+                    lr=group["lr"],
+                    momentum=beta,
+                    weight_decay=bucket.weight_decay,
+                    lr_in_buffer=group["lr_in_buffer"],
+                    dampening=group["dampening"],
+                    nesterov=group["nesterov"],
+                    maximize=bucket.maximize,
+                    foreach=bucket.foreach,
+                    keep=keep,
+                )
             if starts:  # of a skipped step they are zeros, as good as none unless dampened
                 for param, buffer in zip(bucket.params, bucket.buffers, strict=True):
                     self.state[param]["momentum_buffer"] = buffer
         return loss
+
+    def _rowcol(self, bucket: _Bucket, beta: float | Tensor, keep: Tensor | None) -> None:
+        averages = []
+        for param in bucket.params:
+            state = self.state[param]
+            if "exp_avg_sq" not in state:
+                like = param.detach() if param.dim() < 2 else param.new_zeros(())
+                state["exp_avg_sq"] = torch.zeros_like(like, dtype=bucket.norm_dtype)
+            averages.append(state["exp_avg_sq"])
+        if bucket.ages is None:
+            bucket.ages = self._age(bucket.params, bucket.norm_dtype, keep)
+        rowcol(
+            bucket.params,
+            bucket.grads,
+            bucket.buffers,
+            averages,
+            bucket.ages,
+            lr=bucket.group["lr"],
+            momentum=beta,
+            weight_decay=bucket.weight_decay,
+            nesterov=bucket.group["nesterov"],
+            maximize=bucket.maximize,
+            keep=keep,
+        )
+
+    def _age(self, owners: list[Tensor], dtype: torch.dtype, keep: Tensor | None) -> Tensor:
+        """Count this step in the owners' state: how often their running means move, shape (n,)."""
+        steps = []
+        for param in owners:
+            state = self.state[param]
+            if "step" not in state:
+                state["step"] = torch.zeros((), dtype=dtype, device=param.device)
+            steps.append(state["step"])
+        ages = torch.stack(steps).to(dtype) + 1
+        kept = ages if keep is None else ages - keep.to(ages.device).logical_not().to(dtype)
+        torch._foreach_copy_(steps, list(kept.unbind()))
+        return ages
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
@@ -286,7 +345,7 @@ class MuSGD(Optimizer):
             else:
                 squared = bucket.norms.square()
                 if auto:
-                    squared = self._relative(bucket.params, squared, keep)
+                    squared = self._relative(bucket.params, squared, keep, bucket)
             betas.append(momentum / (1 + (AUTO_FACTOR if auto else factor) * squared))
         return betas
 
@@ -301,33 +360,38 @@ class MuSGD(Optimizer):
         )
         return keeper
 
-    def _relative(self, owners: list[Tensor], squared: Tensor, keep: Tensor | None) -> Tensor:
+    def _relative(
+        self,
+        owners: list[Tensor],
+        squared: Tensor,
+        keep: Tensor | None,
+        bucket: _Bucket | None = None,
+    ) -> Tensor:
         """n² over its running mean, which moves on.
 
         Args:
             owners: The n parameters whose state holds the means.
             squared: n², shape (n,).
             keep: Whether the means may move, shape ().
+            bucket: The owners', to be told their ages.
 
         Returns:
             Shape (n,); 0 where no gradient has ever been other than zero.
         """
         averages: list[Tensor] = []
-        steps: list[Tensor] = []
         for param in owners:
             state = self.state[param]
             if "square_avg" not in state:
-                state["square_avg"], state["step"] = squared.new_zeros(()), squared.new_zeros(())
+                state["square_avg"] = squared.new_zeros(())
             averages.append(state["square_avg"])
-            steps.append(state["step"])
-        average, step = torch.stack(averages).to(squared), torch.stack(steps).to(squared) + 1
-        # Moving by (1 - d) / (1 - d^t) of the way keeps the mean free of bias; at t = 1 it is n².
-        moved = average.lerp(squared, (AUTO_DECAY - 1) / torch.expm1(step * math.log(AUTO_DECAY)))
+        ages = self._age(owners, squared.dtype, keep).to(squared.device, non_blocking=True)
+        if bucket is not None:
+            bucket.ages = ages
+        average = torch.stack(averages).to(squared)
+        moved = average.lerp(squared, moving_weight(ages))
         if keep is not None:
-            keep = keep.to(squared.device, non_blocking=True)
-            moved, step = torch.where(keep, moved, average), torch.where(keep, step, step - 1)
+            moved = torch.where(keep.to(squared.device, non_blocking=True), moved, average)
         torch._foreach_copy_(averages, moved.unbind())
-        torch._foreach_copy_(steps, step.unbind())
         return squared / moved.clamp(min=torch.finfo(moved.dtype).tiny)
 
     def _count_skipped(self, skipped: Tensor | int) -> None:
@@ -343,6 +407,8 @@ class _Bucket:
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     buffers: list[Tensor | None] = field(default_factory=list)
+    ages: Tensor | None = None
+    """How often each tensor's running means have moved, this step included, once it is counted."""
 
     def __post_init__(self) -> None:
         self.weight_decay: float = self.group["weight_decay"]
@@ -681,6 +747,22 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError(f"Invalid adapt_factor: {factor!r} (a number >= 0, or 'auto')")
     if options["norm_scope"] not in ("tensor", "global"):
         raise ValueError(f"Invalid norm_scope: {options['norm_scope']!r} ('tensor' or 'global')")
+    if options["second_moment"] not in ("none", "rowcol"):
+        raise ValueError(
+            f"Invalid second_moment: {options['second_moment']!r} ('none' or 'rowcol')"
+        )
+    if options["second_moment"] == "rowcol":
+        alone = {
+            "dampening": 0,
+            "lr_in_buffer": False,
+            "decay_in_norm": False,
+            "norm_scope": "tensor",
+        }
+        for name, only in alone.items():
+            if options[name] != only:
+                raise ValueError(
+                    f"second_moment='rowcol' requires {name}={only!r}, not {options[name]!r}"
+                )
     if options["nesterov"] and (momentum <= 0 or dampening != 0):
         raise ValueError(
             "Nesterov momentum requires a momentum and zero dampening, "

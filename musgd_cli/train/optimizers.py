@@ -24,12 +24,13 @@ def build(settings: OptimSettings, model: nn.Module) -> Optimizer:
     from musgd_cli.optim import MuSGD, parameter_groups
 
     groups = parameter_groups(model, weight_decay=settings.weight_decay)
-    if settings.name == "musgd":
+    if settings.name in ("musgd", "musgd-article"):
         return MuSGD(
             groups,
             lr=settings.lr,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
+            second_moment=settings.second_moment,
             adapt_factor=settings.adapt_factor,
             norm_scope=settings.norm_scope,
             lr_in_buffer=settings.lr_in_buffer,

@@ -57,6 +57,7 @@ MAX_DET = 300
 # What the checkpoint calls the optimizer. Ultralytics takes "musgd" for its own Muon hybrid.
 _OPTIMIZER_TOKENS = {
     "musgd": "momentum-adaptive-sgd",
+    "musgd-article": "momentum-adaptive-sgd",
     "sgd": "SGD",
     "adamw": "AdamW",
     "muon-sgd": "MuSGD",
