@@ -479,6 +479,9 @@ class StepLog(Frozen):
     beta: float | None
     """Mean momentum used over the parameter tensors, weighted by their size."""
     lr: float
+    optimizer_ms: float | None = None
+    """What the optimizer's own step took: the thread's CPU time where one thread computes, wall
+    time where several do, the GPU's time on one. ``None`` where the step was left out."""
     skipped: bool = False
     """The step was left out because its gradient was not finite."""
 
@@ -527,6 +530,10 @@ class TrainResult(Record):
     clipped_share: float | None
     beta_mean: float | None
     skipped_steps: int = 0
+    optimizer_ms: float | None = None
+    """Median over the steps of `StepLog.optimizer_ms`."""
+    optimizer_state_bytes: int | None = None
+    """What the optimizer keeps between steps."""
     data: str
     split: str = "val"
     n_images: int

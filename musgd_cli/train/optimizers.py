@@ -53,6 +53,19 @@ def step(optimizer: Optimizer, scaler: Any, norm: Any) -> None:
         scaler.step(optimizer)
 
 
+def state_bytes(optimizer: Optimizer) -> int:
+    """Return how much the optimizer keeps between steps."""
+    from torch import Tensor
+
+    tensors = [
+        value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def beta(optimizer: Optimizer) -> Any | None:
     """Return the momentum of the last step, a number or a scalar tensor; ``None`` if it has none.
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import platform
 import shutil
+import statistics
 import warnings
+from collections.abc import Iterable
 from importlib import metadata
 
 import torch
@@ -94,6 +96,11 @@ def _train(trainer: RunTrainer) -> TrainResult:
     return result
 
 
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
 def _result(trainer: RunTrainer) -> TrainResult:
     progress, settings, run = trainer.progress, trainer.settings, trainer.run
     return TrainResult(
@@ -110,6 +117,8 @@ def _result(trainer: RunTrainer) -> TrainResult:
         clipped_share=progress.clipped_share,
         beta_mean=progress.beta_mean,
         skipped_steps=progress.skipped,
+        optimizer_ms=_median(step.optimizer_ms for step in run.steps()),
+        optimizer_state_bytes=trainer.optimizer_state_bytes(),
         data=str(trainer.source.path),
         n_images=len(trainer.source.images("train")),
         n_val_images=len(trainer.source.images("val")),

@@ -47,6 +47,7 @@ from musgd_cli.train.dataset import EpochSampler, RunDataset, loader
 from musgd_cli.train.events import Listeners, TrainingInterruptedError
 from musgd_cli.train.journal import Journal
 from musgd_cli.train.state import Progress, ResumeState, random_states, restore_random_states
+from musgd_cli.train.stopwatch import stopwatch
 
 MAX_NORM = 10.0
 """Ultralytics clips the gradient's global norm to this."""
@@ -114,6 +115,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         (self.save_dir / "args.yaml").unlink()
         # It also chose a number of threads: all cores but one, at most eight.
         torch.set_num_threads(self.settings.threads or usable_cores())
+        self._stopwatch = stopwatch(self.device, torch.get_num_threads())
         self.journal = Journal(run, self.progress.epoch)
         self._begin_epoch_counts()
 
@@ -371,7 +373,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         loss, norm = torch.stack((self._pending_loss.float(), norm.float())).tolist()
         finite = math.isfinite(norm)
         if finite:
-            optimizers.step(self.optimizer, self.scaler, norm)
+            with self._stopwatch:
+                optimizers.step(self.optimizer, self.scaler, norm)
         self.scaler.update()
         self.optimizer.zero_grad()
         if finite:
@@ -400,6 +403,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             clipped=finite and norm > MAX_NORM,
             beta=None if beta is None else float(beta),
             lr=self._lr(),
+            optimizer_ms=self._stopwatch.ms() if finite else None,
             skipped=not finite,
         )
         self.progress.count(log)
@@ -554,6 +558,10 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+    def optimizer_state_bytes(self) -> int:
+        """Return how much the optimizer keeps between steps."""
+        return optimizers.state_bytes(self.optimizer)
 
     def _state(self, progress: Progress) -> ResumeState:
         model = unwrap_model(self.model)

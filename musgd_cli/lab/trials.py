@@ -1,0 +1,276 @@
+"""Trials: the training runs an experiment is made of, each a run folder and a process of its own.
+
+A fresh process makes peak memory, threads and random state a trial's own. What is finished is
+never trained again, and what was cut off goes on after its last epoch, to the same end bit for
+bit on a CPU: an experiment that is started again takes up where it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
+from musgd_cli.records import EpochLog, Plan, TrainResult
+from musgd_cli.runs import RunFolder
+from musgd_cli.train.events import ignore, never
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to train: a folder's name below the experiment's, and every setting."""
+
+    name: str
+    plan: Plan
+
+    def run(self, root: Path) -> RunFolder:
+        """Its folder."""
+        return RunFolder(root / self.name)
+
+
+def _go_on(_: Trial, __: EpochLog) -> bool:
+    return False
+
+
+def _done(_: Trial, __: TrainResult | None) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Whom trials tell what; no two calls overlap."""
+
+    on_start: Callable[[Trial], None] = ignore
+    """It trains, from its beginning or on."""
+    on_epoch: Callable[[Trial, EpochLog], bool] = _go_on
+    """After each epoch trained in this session; True ends the trial there, unfinished."""
+    on_done: Callable[[Trial, TrainResult | None], None] = _done
+    """It is finished, perhaps by an earlier session; ``None``: `on_epoch` ended it."""
+    on_warning: Callable[[Trial, str], None] = lambda _, __: None
+    stop: Callable[[], bool] = never
+    """Whether to stop: trials that are training finish their step and can be taken up."""
+
+
+class StoppedError(MusgdError):
+    """The trials stopped where they were asked to (exit code 130)."""
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(what, mend, ExitCode.INTERRUPTED)
+
+
+def run_trials(
+    trials: Iterable[Trial],
+    root: Path,
+    watchers: Watchers,
+    *,
+    jobs: int = 1,
+    trust: bool = False,
+) -> None:
+    """Train every trial that is not finished yet.
+
+    Args:
+        trials: Pulled one by one as a place becomes free, so that a generator can choose the next
+            by how the last one went.
+        root: The experiment's folder; a trial ``a`` is trained in ``root/a``.
+        watchers: Whom to tell, and whom to ask whether to stop.
+        jobs: How many train at once.
+        trust: Load weights that may run code.
+
+    Raises:
+        UsageError: A folder holds a run of another plan.
+        StoppedError: ``watchers.stop`` said so.
+        MusgdError: A trial failed. The others that were training can be taken up.
+    """
+    crew = _Crew(iter(trials), root, watchers, trust)
+    with ThreadPoolExecutor(jobs) as pool:
+        futures: set[Future[None]] = {pool.submit(crew.work) for _ in range(jobs)}
+        try:
+            while futures:
+                done, futures = wait(futures, timeout=POLL_S, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                if watchers.stop():
+                    raise StoppedError(
+                        "stopped as asked; what is finished is kept",
+                        "type the same command to go on",
+                    )
+        finally:
+            crew.release()
+
+
+@dataclass
+class _Crew:
+    """What the threads that each tend one trial share."""
+
+    trials: Iterator[Trial]
+    root: Path
+    watchers: Watchers
+    trust: bool
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    processes: set[subprocess.Popen[str]] = field(default_factory=set)
+    released: bool = False
+
+    def work(self) -> None:
+        while True:
+            with self.lock:
+                trial = None if self.released else next(self.trials, None)
+                if trial is None:
+                    return
+                if (run := trial.run(self.root)).finished:
+                    _require_same_plan(run, trial)
+                    self.watchers.on_done(trial, run.result())
+                    continue
+                self.watchers.on_start(trial)
+            self._train(trial)
+
+    def release(self) -> None:
+        """Let every trial that is training finish its step and end."""
+        with self.lock:
+            self.released = True
+            for process in self.processes:
+                _let_go(process)
+
+    def _train(self, trial: Trial) -> None:
+        run = trial.run(self.root)
+        if run.plan_file.exists():
+            _require_same_plan(run, trial)
+        log = self.root / "logs" / f"{trial.name}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w", encoding="utf-8") as errors:
+            process = subprocess.Popen(
+                # -P: files in the current folder must not pass for modules.
+                [sys.executable, "-P", "-m", "musgd_cli.lab.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                env=_environment(trial.plan),
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        with self.lock:
+            self.processes.add(process)
+            if self.released:
+                _let_go(process)
+        try:
+            ended, failure = self._converse(process, trial)
+            code = process.wait()
+        finally:
+            process.kill()
+            process.communicate()
+            with self.lock:
+                self.processes.discard(process)
+        if run.finished:
+            with self.lock:
+                self.watchers.on_done(trial, run.result())
+        elif ended:
+            with self.lock:
+                self.watchers.on_done(trial, None)
+        elif failure is not None and failure["exit_code"] != ExitCode.INTERRUPTED:
+            raise _foreseen(failure, trial)
+        elif failure is None:
+            raise _died(code, trial, log)
+
+    def _converse(
+        self, process: subprocess.Popen[str], trial: Trial
+    ) -> tuple[bool, Mapping[str, Any] | None]:
+        """Tell the process its task and hear it out.
+
+        Returns:
+            Whether ``on_epoch`` ended it, and what it said it failed of.
+        """
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ended, failure = False, None
+        task = {
+            "folder": str(trial.run(self.root).path),
+            "plan": json.loads(trial.plan.model_dump_json()),
+            "trust": self.trust,
+        }
+        with suppress(BrokenPipeError, ValueError):  # it died, or was let go before it began
+            process.stdin.write(json.dumps(task) + "\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                break  # it died in the middle of it
+            with self.lock:
+                if "epoch" in said and not self.released:
+                    log = EpochLog.model_validate(said["epoch"])
+                    if self.watchers.on_epoch(trial, log):
+                        ended = True
+                        _let_go(process)
+                elif "warning" in said:
+                    self.watchers.on_warning(trial, said["warning"])
+                elif "failure" in said:
+                    failure = said["failure"]
+        return ended, failure
+
+
+def _let_go(process: subprocess.Popen[str]) -> None:
+    # The worker takes the end of its input for a request to stop; so it ends with us, too.
+    assert process.stdin is not None
+    with suppress(OSError, ValueError):
+        process.stdin.close()
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    environment = dict(os.environ)
+    if plan.train.threads:
+        environment["OMP_NUM_THREADS"] = str(plan.train.threads)
+    here = str(Path(__file__).parents[2])  # the very musgd that runs here, installed or not
+    path = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = f"{here}{os.pathsep}{path}" if path else here
+    return environment
+
+
+def same_settings(one: Plan, other: Plan) -> bool:
+    """Tell whether two plans train the same, wherever their values come from."""
+
+    def values(plan: Plan) -> dict[str, Any]:
+        return {
+            key: settled.value
+            for key, settled in plan.settings.items()
+            if key.startswith(("optim.", "train.")) and key != "train.name"
+        }
+
+    return values(one) == values(other)
+
+
+def _require_same_plan(run: RunFolder, trial: Trial) -> None:
+    if not same_settings(run.plan(), trial.plan):
+        raise UsageError(
+            f"{run.path} holds a run of other settings",
+            "choose another --name, or remove that folder yourself",
+        )
+
+
+def _foreseen(failure: Mapping[str, Any], trial: Trial) -> MusgdError:
+    kinds = {ExitCode.USAGE: UsageError, ExitCode.UNSUPPORTED: UnsupportedError}
+    code = ExitCode(failure["exit_code"])
+    return kinds.get(code, MusgdError)(f"{trial.name}: {failure['what']}", failure["mend"])
+
+
+def _died(code: int, trial: Trial, log: Path) -> MusgdError:
+    said = log.read_text(encoding="utf-8", errors="replace").strip()
+    if code == -signal.SIGKILL:
+        return MusgdError(
+            f"{trial.name} was killed, most likely for want of memory",
+            "close other programs, or give a smaller --batch or fewer --jobs; the same command "
+            "goes on",
+        )
+    # What nobody foresaw keeps its traceback.
+    raise RuntimeError(f"{trial.name} failed with exit code {code}:\n{said}")
