@@ -220,6 +220,19 @@ def is_pruned(weights: nn.Module, built: nn.Module) -> bool:
     )
 
 
+def untrained(name: str) -> nn.Module:
+    """Build what a model YAML says, with the weights that its layers start from.
+
+    Args:
+        name: As in `read_model_config`, which says what it raises.
+    """
+    config = read_model_config(name)
+    from ultralytics.nn.tasks import DetectionModel
+
+    model: nn.Module = DetectionModel(config, verbose=False)
+    return model
+
+
 def read_model_config(name: str) -> dict[str, Any]:
     """Read a model YAML.
 

@@ -43,6 +43,30 @@ def build(settings: OptimSettings, model: nn.Module) -> Optimizer:
     return optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, ADAM_BETA2))
 
 
+def muon_hybrid(
+    params: list[nn.Parameter], *, lr: float, momentum: float, weight_decay: float
+) -> Optimizer:
+    """Return Ultralytics' own hybrid, outside of its trainer: for measurements of a step.
+
+    Muon steps matrices and filters, Nesterov SGD the rest, with the shares that
+    ``BaseTrainer.build_optimizer`` gives them.
+    """
+    from musgd_cli.train import sandbox
+
+    sandbox.prepare()
+    from ultralytics.optim import MuSGD as MuonSGD
+
+    shared = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": True}
+    filters = [p for p in params if p.ndim in (2, 4)]
+    others = [p for p in params if p.ndim not in (2, 4)]
+    groups: list[dict[str, Any]] = [
+        {"params": filters, "use_muon": True, **shared},
+        {"params": others, "use_muon": False, **shared},
+    ]
+    optimizer: Optimizer = MuonSGD(groups, muon=0.2, sgd=1.0)
+    return optimizer
+
+
 def step(optimizer: Optimizer, scaler: Any, norm: Any) -> None:
     """Take one step; MuSGD is told the gradient's norm before the clip."""
     from musgd_cli.optim import MuSGD
