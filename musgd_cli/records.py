@@ -1200,3 +1200,122 @@ class Bundle(Record):
     """What ``pip install`` takes on the board."""
     size_mb: float
     """Unpacked."""
+
+
+# ------------------------------------------------------------------------------------- Tuning
+
+
+class Searched(Frozen):
+    """A setting that a study searches: a range of numbers, or choices."""
+
+    key: str
+    """``section.key``."""
+    baseline: SettingValue
+    """The value without tuning, which is the first trial."""
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    """Small steps near ``low``, large ones near ``high``."""
+    whole: bool = False
+    """Whole numbers only."""
+    choices: tuple[SettingValue, ...] = ()
+
+
+TrialState = Literal["running", "finished", "pruned", "diverged"]
+
+
+class TunedTrial(Frozen):
+    """One training run of a study."""
+
+    number: int
+    """From 0; a number may be missing whose machine died."""
+    state: TrialState
+    """``pruned``: it was worse than half of the others at the same epoch, and ended there."""
+    baseline: bool
+    """It has the values without tuning."""
+    values: Mapping[str, SettingValue]
+    epochs: int | None
+    """Epochs that were trained."""
+    val_loss: float | None
+    """Sum of the validation losses of its last epoch."""
+    map50_95: float | None
+    """Of its last epoch, on the ``val`` split."""
+    map50: float | None
+    seconds: float | None
+    machine: str | None
+    """That trained it: processor, cores, system."""
+
+
+class Confirmation(Frozen):
+    """The best trial and the baseline, trained once more on a seed that chose neither."""
+
+    seed: int
+    baseline_val_loss: float | None
+    """``None``: it diverged."""
+    best_val_loss: float | None
+    baseline_map50_95: float | None
+    best_map50_95: float | None
+
+    @property
+    def gain(self) -> float | None:
+        """How much lower the best trial's validation loss is."""
+        if self.baseline_val_loss is None or self.best_val_loss is None:
+            return None
+        return self.baseline_val_loss - self.best_val_loss
+
+
+StudyVerdict = Literal["holds", "does not hold", "not confirmed", "baseline is best", "unfinished"]
+
+
+class Study(Record):
+    """What ``musgd tune --json`` prints: a profile's values searched for one data set."""
+
+    name: str
+    profile: str
+    """Whose values are the baseline."""
+    optimizer: str
+    data: str
+    """The data set's name; its folder is each machine's own."""
+    n_images: int
+    n_val_images: int
+    model: str
+    imgsz: int
+    batch: int
+    epochs: int
+    seed: int
+    """Of every trial; the confirmations have further ones."""
+    asked: int
+    """Trials asked for."""
+    pruned_from: int
+    """First epoch after which a trial may be pruned."""
+    search: tuple[Searched, ...]
+    trials: tuple[TunedTrial, ...]
+    best: int | None
+    """Number of the finished trial with the lowest validation loss."""
+    confirmations: tuple[Confirmation, ...] = ()
+    noise: float | None = None
+    """Standard deviation of the baseline's validation loss between seeds; ``None`` of one seed."""
+    verdict: StudyVerdict
+    recommended: Mapping[str, SettingValue]
+    """The best trial's values if they hold, else the baseline's."""
+    wrote: str | None = None
+    """The profile that holds them."""
+    host: Host
+    """The machine that wrote this; each trial names its own."""
+    versions: Mapping[str, str] = Field(default_factory=dict)
+
+    def trial(self, number: int | None) -> TunedTrial | None:
+        """Return the trial of that number."""
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+    @property
+    def baseline(self) -> TunedTrial | None:
+        """The first trial with the values without tuning."""
+        return next((trial for trial in self.trials if trial.baseline), None)
+
+    @property
+    def gain(self) -> float | None:
+        """Mean gain of the best trial over the seeds that chose nothing."""
+        gains = [each.gain for each in self.confirmations]
+        known = [gain for gain in gains if gain is not None]
+        return sum(known) / len(known) if known and len(known) == len(gains) else None

@@ -44,7 +44,7 @@ from musgd_cli.train.checkpoint import (
     write_weights,
 )
 from musgd_cli.train.dataset import EpochSampler, RunDataset, loader
-from musgd_cli.train.events import Listeners, TrainingInterruptedError
+from musgd_cli.train.events import DivergedError, Listeners, TrainingInterruptedError
 from musgd_cli.train.journal import Journal
 from musgd_cli.train.state import Progress, ResumeState, random_states, restore_random_states
 from musgd_cli.train.stopwatch import stopwatch
@@ -425,7 +425,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             lower = f"--set optim.lr={self.optim_settings.lr / 3:.2g}"
             # Some GPUs, the GTX 16 series among them, give NaN in half precision.
             exact = "" if self.settings.amp == "fp32" else ", or with --set train.amp=fp32"
-            raise MusgdError(
+            raise DivergedError(
                 f"training diverged: no gradient of epoch {epoch + 1} was finite",
                 f"start a new run with a lower rate, such as {lower}{exact}",
             )
