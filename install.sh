@@ -12,7 +12,7 @@
 # a stamp there once it is complete, so that the next run does only what is missing.
 set -eu
 
-EXTRAS=train,quantize,prune,onnx,openvino,ncnn,litert,report
+EXTRAS=train,quantize,prune,onnx,openvino,ncnn,litert,report,tune
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 INDEX_PATIENCE_S=3
 # Free disk to ask for: what is installed, plus pip's downloads.

@@ -134,7 +134,7 @@ def machine(tmp_path: Path, repository: Path) -> Machine:
     return machine
 
 
-WORK = "train,quantize,prune,onnx,openvino,ncnn,litert,report"
+WORK = "train,quantize,prune,onnx,openvino,ncnn,litert,report,tune"
 
 
 def test_demo_installs_what_it_needs_once_and_runs(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from musgd_cli.commands import (
     prune,
     report,
     train,
+    tune,
 )
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ app.command()(plan.plan)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(data.app, name="data")
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)

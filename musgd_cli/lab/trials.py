@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -23,9 +24,13 @@ from typing import Any
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
 from musgd_cli.records import EpochLog, Plan, TrainResult
 from musgd_cli.runs import RunFolder
-from musgd_cli.train.events import ignore, never
+from musgd_cli.storage import write_failed
+from musgd_cli.train.events import DivergedError, ignore, never
 
 POLL_S = 0.2
+
+LOGS = "logs"
+"""Below an experiment's folder: what its trials' processes said, and who trains each."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ def _done(_: Trial, __: TrainResult | None) -> None:
     pass
 
 
+def _fail(_: Trial, __: MusgdError) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Watchers:
     """Whom trials tell what; no two calls overlap."""
@@ -58,6 +67,8 @@ class Watchers:
     """After each epoch trained in this session; True ends the trial there, unfinished."""
     on_done: Callable[[Trial, TrainResult | None], None] = _done
     """It is finished, perhaps by an earlier session; ``None``: `on_epoch` ended it."""
+    on_failure: Callable[[Trial, MusgdError], bool] = _fail
+    """It failed; True takes that for its outcome, and the others go on."""
     on_warning: Callable[[Trial, str], None] = lambda _, __: None
     stop: Callable[[], bool] = never
     """Whether to stop: trials that are training finish their step and can be taken up."""
@@ -71,7 +82,7 @@ class StoppedError(MusgdError):
 
 
 def run_trials(
-    trials: Iterable[Trial],
+    trials: Iterable[Trial | None],
     root: Path,
     watchers: Watchers,
     *,
@@ -82,7 +93,7 @@ def run_trials(
 
     Args:
         trials: Pulled one by one as a place becomes free, so that a generator can choose the next
-            by how the last one went.
+            by how the last one went; ``None`` stands for "not before one that is training ends".
         root: The experiment's folder; a trial ``a`` is trained in ``root/a``.
         watchers: Whom to tell, and whom to ask whether to stop.
         jobs: How many train at once.
@@ -91,12 +102,18 @@ def run_trials(
     Raises:
         UsageError: A folder holds a run of another plan.
         StoppedError: ``watchers.stop`` said so.
-        MusgdError: A trial failed. The others that were training can be taken up.
+        MusgdError: A trial failed, and ``watchers.on_failure`` did not take it. The others that
+            were training can be taken up.
     """
+    try:
+        (root / LOGS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failed(root / LOGS, error) from error
     crew = _Crew(iter(trials), root, watchers, trust)
-    with ThreadPoolExecutor(jobs) as pool:
-        futures: set[Future[None]] = {pool.submit(crew.work) for _ in range(jobs)}
+    pool = ThreadPoolExecutor(jobs)
+    try:
         try:
+            futures: set[Future[None]] = {pool.submit(crew.work) for _ in range(jobs)}
             while futures:
                 done, futures = wait(futures, timeout=POLL_S, return_when=FIRST_EXCEPTION)
                 for future in done:
@@ -108,26 +125,38 @@ def run_trials(
                     )
         finally:
             crew.release()
+            pool.shutdown()
+    except KeyboardInterrupt:
+        # At once: what is saved of an epoch survives it.
+        crew.kill()
+        pool.shutdown()
+        raise
 
 
 @dataclass
 class _Crew:
     """What the threads that each tend one trial share."""
 
-    trials: Iterator[Trial]
+    trials: Iterator[Trial | None]
     root: Path
     watchers: Watchers
     trust: bool
     lock: threading.RLock = field(default_factory=threading.RLock)
     processes: set[subprocess.Popen[str]] = field(default_factory=set)
     released: bool = False
+    killed: bool = False
 
     def work(self) -> None:
-        while True:
+        while not self.released:
             with self.lock:
-                trial = None if self.released else next(self.trials, None)
-                if trial is None:
+                try:
+                    trial = next(self.trials)
+                except StopIteration:
                     return
+            if trial is None:
+                time.sleep(POLL_S)
+                continue
+            with self.lock:
                 if (run := trial.run(self.root)).finished:
                     _require_same_plan(run, trial)
                     self.watchers.on_done(trial, run.result())
@@ -142,12 +171,18 @@ class _Crew:
             for process in self.processes:
                 _let_go(process)
 
+    def kill(self) -> None:
+        """End every trial that is training, wherever it is."""
+        with self.lock:
+            self.released = self.killed = True
+            for process in self.processes:
+                process.kill()
+
     def _train(self, trial: Trial) -> None:
         run = trial.run(self.root)
         if run.plan_file.exists():
             _require_same_plan(run, trial)
-        log = self.root / "logs" / f"{trial.name}.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = self.root / LOGS / f"{trial.name}.txt"
         with log.open("w", encoding="utf-8") as errors:
             process = subprocess.Popen(
                 # -P: files in the current folder must not pass for modules.
@@ -164,6 +199,8 @@ class _Crew:
             self.processes.add(process)
             if self.released:
                 _let_go(process)
+            if self.killed:
+                process.kill()
         try:
             ended, failure = self._converse(process, trial)
             code = process.wait()
@@ -179,7 +216,11 @@ class _Crew:
             with self.lock:
                 self.watchers.on_done(trial, None)
         elif failure is not None and failure["exit_code"] != ExitCode.INTERRUPTED:
-            raise _foreseen(failure, trial)
+            error = _foreseen(failure, trial)
+            with self.lock:
+                taken = self.watchers.on_failure(trial, error)
+            if not taken:
+                raise error
         elif failure is None:
             raise _died(code, trial, log)
 
@@ -261,7 +302,8 @@ def _require_same_plan(run: RunFolder, trial: Trial) -> None:
 def _foreseen(failure: Mapping[str, Any], trial: Trial) -> MusgdError:
     kinds = {ExitCode.USAGE: UsageError, ExitCode.UNSUPPORTED: UnsupportedError}
     code = ExitCode(failure["exit_code"])
-    return kinds.get(code, MusgdError)(f"{trial.name}: {failure['what']}", failure["mend"])
+    kind = DivergedError if failure["diverged"] else kinds.get(code, MusgdError)
+    return kind(f"{trial.name}: {failure['what']}", failure["mend"])
 
 
 def _died(code: int, trial: Trial, log: Path) -> MusgdError:

@@ -18,7 +18,7 @@ from musgd_cli import train
 from musgd_cli.errors import MusgdError
 from musgd_cli.records import Plan
 from musgd_cli.runs import RunFolder
-from musgd_cli.train.events import Listeners
+from musgd_cli.train.events import DivergedError, Listeners
 
 
 def main() -> int:
@@ -57,6 +57,7 @@ def main() -> int:
                         "what": error.what,
                         "mend": error.mend,
                         "exit_code": int(error.exit_code),
+                        "diverged": isinstance(error, DivergedError),
                     }
                 }
             )
@@ -70,6 +71,8 @@ def _until_let_go(stop: threading.Event) -> None:
 
 
 def _train(plan: Plan, run: RunFolder, listeners: Listeners, *, trust: bool) -> None:
+    if run.finished:  # by the process that held the lock
+        return
     if (run.weights / "resume.pt").exists():
         train.resume(run, listeners, trust=trust)
         return

@@ -36,6 +36,10 @@ class Listeners:
     """Asked after each step and each saved epoch whether to stop there."""
 
 
+class DivergedError(MusgdError):
+    """No gradient of a whole epoch was finite: the settings are at fault, not the machine."""
+
+
 class TrainingInterruptedError(MusgdError):
     """A run stopped where it was asked to (exit code 130)."""
 
