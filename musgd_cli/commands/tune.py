@@ -282,6 +282,7 @@ def _keep(study: Study, folder: Path, base: str, destination: Path) -> Study:
             optimizer=study.optimizer,
             values=study.recommended,
             reasons=tuning.reasons(study),
+            heading=tuning.heading(study),
             host=study.host,
         )
         study = study.model_copy(update={"wrote": str(destination)})

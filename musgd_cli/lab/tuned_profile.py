@@ -18,8 +18,6 @@ WIDTH = 100
 BOARD_KEYS = ("workers", "cache", "threads")
 """Of ``[train]``: what only the board itself can tell."""
 
-_MARK = "# Written by musgd tune, study "
-
 
 def require_writable(destination: Path, study: str) -> None:
     """Make sure that a study may write its profile to ``destination``.
@@ -43,6 +41,7 @@ def write(
     optimizer: str,
     values: Mapping[str, Any],
     reasons: Mapping[str, str],
+    heading: str,
     host: Host,
 ) -> None:
     """Write a copy of a profile in which tuned values replace the base's, each with its reason.
@@ -54,6 +53,7 @@ def write(
         optimizer: Whose table takes the values of ``[optim]``.
         values: ``section.key`` to value.
         reasons: ``section.key`` to the comment above it.
+        heading: The comment at the head of the file.
         host: The machine that measured. What only a board can tell says "not measured" where the
             base is not made for it.
 
@@ -72,12 +72,17 @@ def write(
     if host.board not in source.boards:
         for name in BOARD_KEYS:
             _append(lines, "train", name, "not measured on this board")
-    write_text(destination, "\n".join([f"{_mark(study)}", "", *lines]) + "\n")
+    head = [_mark(study), *_comment(heading), ""]
+    write_text(destination, "\n".join([*head, *lines]) + "\n")
     _require_as_meant(destination, optimizer, values)
 
 
 def _mark(study: str) -> str:
-    return f"{_MARK}{study}: its summary has the figures."
+    return f"# Written by musgd tune, study {study}."
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 def _set_name(lines: list[str], name: str) -> None:
@@ -89,8 +94,7 @@ def _set_name(lines: list[str], name: str) -> None:
 
 def _place(lines: list[str], table: str, key: str, value: Any, reason: str) -> None:
     """Put ``key = value`` into a table, in place of what is said of it there."""
-    comment = textwrap.wrap(reason, WIDTH, initial_indent="# ", subsequent_indent="# ")
-    new = [*comment, f"{key} = {_toml(value)}"]
+    new = [*_comment(reason), f"{key} = {_toml(value)}"]
     begin, end = _span(lines, table)
     found = _find(lines, range(begin, end), key)
     if found is None:
@@ -116,8 +120,7 @@ def _append(lines: list[str], table: str, key: str, remark: str) -> None:
     if len(line := f"{value.rstrip()} # {said}") <= WIDTH:
         lines[index] = line
     else:
-        wrapped = textwrap.wrap(said, WIDTH, initial_indent="# ", subsequent_indent="# ")
-        lines[index : index + 1] = [*wrapped, value.rstrip()]
+        lines[index : index + 1] = [*_comment(said), value.rstrip()]
 
 
 def _span(lines: list[str], table: str) -> tuple[int, int]:

@@ -99,18 +99,28 @@ def _confirmed(study: Study) -> str:
     return f"{on} {gain}: {end}"
 
 
-def reasons(study: Study) -> dict[str, str]:
-    """Return the comment that each searched value gets in the profile that a study writes."""
-    on = (
-        f"{study.data}, {study.model}, {study.imgsz} px, batch {study.batch}, "
-        f"{count(study.epochs, 'epoch')}, on {' and '.join(machines(study)) or 'this machine'}"
+def heading(study: Study) -> str:
+    """Return the comment at the head of the profile that a study writes: how it was measured."""
+    on = " and ".join(machines(study)) or machine_in_words(study.host)
+    return (
+        f"{count(len(study.trials), 'trial')} of {study.optimizer} on {study.data}, {study.model}, "
+        f"{study.imgsz} px, batch {study.batch}, {count(study.epochs, 'epoch')}, on {on}: "
+        f"{'; '.join(verdict(study))}."
     )
-    outcome = "; ".join(verdict(study))
+
+
+def reasons(study: Study) -> dict[str, str]:
+    """Return the comment that each searched value gets in that profile."""
+    if study.verdict == "holds" and study.gain is not None:
+        seeds = ", ".join(str(each.seed) for each in study.confirmations)
+        together = " with the others searched" if len(study.search) > 1 else ""
+        found = f"{together} {study.gain:.3f} less validation loss on seeds {seeds}"
+    elif study.verdict == "holds":
+        found = " the value before diverged"
+    else:
+        found = " nothing better held on other seeds, so it is kept"
     return {
-        each.key: (
-            f"Study {study.name}, {count(len(study.trials), 'trial')} over {domain(each)} ({on}): "
-            f"{outcome}."
-        )
+        each.key: f"Study {study.name}, {domain(each)}, {plain(each.baseline)} before:{found}."
         for each in study.search
     }
 
