@@ -40,6 +40,7 @@ from musgd_cli.records import (
     TrainResult,
     TunedTrial,
 )
+from musgd_cli.report.tuning import domain, plain
 from musgd_cli.report.wording import data_name, machine_in_words
 from musgd_cli.runs import RunFolder
 from musgd_cli.settings import change
@@ -221,10 +222,9 @@ def _identity(request: Request) -> dict[str, Any]:
             if key.startswith(("optim.", "train.")) and key not in apart
         },
         **{
-            f"the search of {each.key}": json.loads(each.model_dump_json())
+            f"the search of {each.key}": f"{domain(each)}, from {plain(each.baseline)} on"
             for each in request.search
         },
-        "the searched settings": sorted(searched),
         "the classes": list(dataset.names),
         "the images": {split: len(images) for split, images in dataset.splits.items()},
         "the model": [model.name, digest_of(model) if model.is_file() else None],
@@ -260,7 +260,10 @@ class _Session:
         if begun is None:
             self.study.set_user_attr("request", asked)
             return
-        for key in sorted(begun.keys() | asked.keys()):
+        # The search first: what is not searched is a plain setting, and differs too.
+        for key in sorted(
+            begun.keys() | asked.keys(), key=lambda key: (not key.startswith("the "), key)
+        ):
             if begun.get(key) != asked.get(key):
                 raise UsageError(
                     f"the study {self.request.name} was begun with another request: {key} was "
@@ -572,7 +575,7 @@ def _folder(number: int, seed: int | None = None) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else json.dumps(value)
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def _loss(trial: TunedTrial) -> float:
