@@ -22,6 +22,8 @@ from musgd_cli.sections import (
     KEYS,
     OPTIMIZERS,
     SECTIONS,
+    Tables,
+    contradictions,
     did_you_mean,
     may_be_absent,
     optimizer_has,
@@ -225,6 +227,7 @@ def _read(path: Path) -> tuple[Profile | None, tuple[str, ...]]:
             faults += _optim_gaps(name, present, tables.per_optimizer, told)
         elif not may_be_absent(key) and key not in present and section not in told:
             faults.append(f"{key}: missing")
+    faults += _contradictions(tables)
     if faults:
         return None, tuple(f"{path}: {fault}" for fault in faults)
     return Profile.model_validate(dict(data)), ()
@@ -260,3 +263,20 @@ def _optim_gaps(
     if lacking == [name for name in OPTIMIZERS if optimizer_has(name, key)]:
         return [f"optim.{key}: missing"]
     return [f"optim.{optimizer}.{key}: missing" for optimizer in lacking]
+
+
+def _contradictions(tables: Tables) -> list[str]:
+    """Name the values that one of the optimizers cannot be built with."""
+    faults = []
+    for optimizer in OPTIMIZERS:
+        own = tables.per_optimizer.get(optimizer, {})
+        values = {
+            key: value.value
+            for value in tables.values(optimizer)
+            if value.key.startswith("optim.")
+            and optimizer_has(optimizer, key := value.key.removeprefix("optim."))
+        }
+        for found in contradictions({**values, "name": optimizer}):
+            table = f"optim.{optimizer}" if found.key in own else "optim"
+            faults.append(f"{table}.{found.key}: {optimizer} cannot be so: {found.what}")
+    return faults

@@ -478,6 +478,8 @@ class StepLog(Frozen):
     clipped: bool
     beta: float | None
     """Mean momentum used over the parameter tensors, weighted by their size."""
+    momentum: float | None = None
+    """What beta is where nothing adapts: the optimizer's setting, which the warm-up raises."""
     lr: float
     optimizer_ms: float | None = None
     """What the optimizer's own step took: the thread's CPU time where one thread computes, wall
@@ -1319,3 +1321,237 @@ class Study(Record):
         gains = [each.gain for each in self.confirmations]
         known = [gain for gain in gains if gain is not None]
         return sum(known) / len(known) if known and len(known) == len(gains) else None
+
+
+# ------------------------------------------------------------------------------------- Claims
+
+ClaimVerdict = Literal["holds", "does not hold", "undecided", "cannot be measured here"]
+"""``undecided``: it was measured, and its figures lie on both sides of the claim's limit."""
+
+
+class ClaimFinding(Frozen):
+    """One of the article's claims, measured for one form of the optimizer."""
+
+    optimizer: Literal["musgd-article", "musgd"]
+    """The article's form, or ours."""
+    verdict: ClaimVerdict
+    figure: float | None = None
+    """The median over ``n``; what it is, ``Claim.figure`` says."""
+    spread: tuple[float, float] | None = None
+    """The lowest and the highest of ``n`` figures, or the interval that ``why`` names."""
+    n: int = 0
+    """Figures that the verdict rests on: seeds, or what ``why`` says."""
+    compared_with: str | None = None
+    why: str
+    """What was found, or what is missing and what to do about it, in words."""
+
+
+class ClaimResult(Frozen):
+    """One of the article's claims and what this machine has to say of it."""
+
+    claim: str
+    """``C1`` to ``C11``, as the documentation numbers them."""
+    says: str
+    """The claim."""
+    figure: str
+    """What its figure is."""
+    rule: str
+    """What makes the verdict."""
+    findings: tuple[ClaimFinding, ...]
+    repeat: str
+    """The command that measures it anew."""
+    seconds: float
+    """That it took by itself, trainings it shares with others left out."""
+
+
+class Claims(Record):
+    """What ``musgd claims --json`` prints, ``claims.json`` of its folder."""
+
+    run: str
+    scale: Literal["quick", "full"]
+    finished: bool
+    """``False``: it was stopped; the same command goes on."""
+    data: str
+    model: str
+    imgsz: int
+    batch: int
+    epochs: int
+    """Of a training that is scored."""
+    seeds: int
+    """Trainings an optimizer that are scored."""
+    sweep_epochs: int
+    """Of the trainings that choose learning rates, on a seed that is not scored."""
+    settings: Mapping[str, SettingValue]
+    """What all trainings share, by ``section.key``."""
+    results: tuple[ClaimResult, ...]
+    trainings: int
+    """That these results rest on."""
+    seconds: float
+    """Of this session."""
+    cpu_s: float
+    """CPU seconds of this session, its trainings' included."""
+    host: Host
+    versions: Mapping[str, str] = Field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------ Optimizers compared
+
+
+class ComparisonRequest(Frozen):
+    """What decides the trainings of ``musgd compare``; the same request goes on."""
+
+    optimizers: tuple[str, ...]
+    """As typed, controls left out."""
+    seeds: int
+    """Seeds 0 to this one less are scored."""
+    sweep_lr: bool
+    """Learning rates are chosen on a seed that is not scored."""
+    settings: Mapping[str, SettingValue]
+    """What all trainings share, by ``section.key``."""
+
+
+class CurvePoint(Frozen):
+    """The end of an epoch."""
+
+    step: int
+    """Optimizer steps since the run began."""
+    seconds: float
+    """Since the run began, validation included."""
+    train_loss: float | None
+    """Sum of the epoch's mean training losses; ``None``: not finite."""
+    val_loss: float | None
+    map50: float | None
+    map50_95: float | None
+
+
+class Crossing(Frozen):
+    """Where a run first got to a target, linear between the ends of epochs."""
+
+    steps: float
+    seconds: float
+
+
+class ScoredRun(Frozen):
+    """One training that is scored."""
+
+    seed: int
+    run: str
+    """Its folder, below the comparison's."""
+    diverged: bool
+    curve: tuple[CurvePoint, ...]
+    crossings: tuple[Crossing | None, ...]
+    """One a target; ``None``: it never got there."""
+    steps_ratios: tuple[float | None, ...]
+    """One a target: steps over those of the baseline with the same seed."""
+    best_map50: float | None
+    best_map50_95: float | None
+    seconds: float | None
+    optimizer_ms: float | None
+    """Median of the optimizer's own step."""
+    optimizer_state_bytes: int | None
+    peak_memory_mb: float | None
+    beta_mean: float | None
+
+    @property
+    def last(self) -> CurvePoint | None:
+        """The end of the last epoch."""
+        return self.curve[-1] if self.curve and not self.diverged else None
+
+
+class SweptRate(Frozen):
+    """One learning rate that was tried."""
+
+    lr: float
+    run: str
+    diverged: bool
+    train_loss: float | None
+    """Of the last epoch, like the next two."""
+    val_loss: float | None
+    """The lowest wins."""
+    map50: float | None
+
+
+class Spread(Frozen):
+    """A figure over the seeds."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+class TargetOutcome(Frozen):
+    """What the scored runs of a contender took to a target. No figure where one did not get there.
+
+    The baseline of a ratio is the run of the same seed.
+    """
+
+    reached: int
+    """Runs that got there."""
+    of: int
+    steps: Spread | None
+    seconds: Spread | None
+    steps_ratio: Spread | None
+
+
+class ComparisonTarget(Frozen):
+    """What steps and seconds are counted to."""
+
+    figure: Literal["train loss", "val loss", "mAP50"]
+    value: float
+    given: bool
+    """By an option; else it is what the baseline reached."""
+    why: str
+    """Where it comes from, in words."""
+
+
+class ContenderResult(Frozen):
+    """An optimizer with its settings, and what its runs came to."""
+
+    optimizer: str
+    """As it is typed after ``--optimizers``."""
+    role: Literal["baseline", "contender", "control"]
+    control_of: str | None
+    settings: Mapping[str, SettingValue]
+    """``[optim]`` as settled, with the learning rate that was scored."""
+    lr: float | None
+    """``None``: every rate of its sweep diverged."""
+    sweep: tuple[SweptRate, ...]
+    at_edge: bool
+    """The best rate is the first or last of its sweep: a better one may lie beyond."""
+    runs: tuple[ScoredRun, ...]
+    targets: tuple[TargetOutcome, ...]
+    """One a target of the comparison."""
+    last_train_loss: Spread | None
+    """These are ``None`` where a run diverged."""
+    last_val_loss: Spread | None
+    last_map50: Spread | None
+    last_map50_95: Spread | None
+    best_map50: Spread | None
+    best_map50_95: Spread | None
+    seconds: Spread | None
+    optimizer_ms: Spread | None
+    optimizer_state_bytes: int | None
+    peak_memory_mb: Spread | None
+
+
+class OptimizerComparison(Record):
+    """What ``musgd compare --json`` prints, and ``compare.json`` in its folder."""
+
+    run: str
+    request: ComparisonRequest
+    finished: bool
+    """False: only the request is told."""
+    targets: tuple[ComparisonTarget, ...] = ()
+    contenders: tuple[ContenderResult, ...] = ()
+    """The baseline first."""
+    sweep_seed: int | None = None
+    jobs: int = 1
+    """Trainings side by side in the session that ended it."""
+    data: str | None = None
+    n_images: int | None = None
+    n_val_images: int | None = None
+    device: str | None = None
+    threads: int | None = None
+    host: Host | None = None
+    versions: Mapping[str, str] = Field(default_factory=dict)

@@ -55,6 +55,52 @@ def optimizer_has(optimizer: str, key: str) -> bool:
     return key not in _ABSENT[optimizer]
 
 
+class Contradiction(NamedTuple):
+    """A value of ``[optim]`` that another one rules out."""
+
+    key: str
+    other: str
+    what: str
+    mend: tuple[str, ...]
+    """Options that mend it."""
+
+
+_NOT_WITH_ROWCOL: Mapping[str, Any] = {
+    "norm_scope": "global",
+    "lr_in_buffer": True,
+    "decay_in_norm": True,
+}
+
+
+def contradictions(optim: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """Yield what the optimizer could not be built with.
+
+    Args:
+        optim: All of ``[optim]`` that its optimizer has, ``name`` included.
+    """
+    if optim.get("second_moment") == "rowcol":
+        for key, value in _NOT_WITH_ROWCOL.items():
+            if optim.get(key) == value:
+                yield Contradiction(
+                    key,
+                    "second_moment",
+                    f"second_moment=rowcol has no {key}={_typed(value)}",
+                    ("--optimizer musgd-article", f"--set optim.{key}={_typed(value)}"),
+                )
+    # Ultralytics' hybrid takes it; torch and MuSGD refuse.
+    if optim.get("nesterov") and optim.get("momentum") == 0 and optim["name"] != "muon-sgd":
+        yield Contradiction(
+            "nesterov",
+            "momentum",
+            "nesterov=true needs a momentum, not momentum=0",
+            ("--set optim.nesterov=false",),
+        )
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def may_be_absent(key: str) -> bool:
     """Tell whether ``section.key`` may go without a value: the data set, the run's name."""
     return type(None) in get_args(_field(key).annotation)

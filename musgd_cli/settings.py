@@ -25,6 +25,7 @@ from musgd_cli.sections import (
     SECTIONS,
     Tables,
     accept,
+    contradictions,
     did_you_mean,
     from_text,
     nearest_setting,
@@ -96,7 +97,7 @@ def settle(
 
     Raises:
         UsageError: A name, key or value is wrong; all faults of file, environment and flags are
-            named at once.
+            named at once. Or two values of ``[optim]`` contradict each other.
     """
     settings_file = _read_file(file)
     faults = [f"{settings_file.path}: {fault}" for fault in settings_file.faults]
@@ -118,6 +119,7 @@ def settle(
         for key in KEYS
         if not key.startswith("optim.") or optimizer_has(optimizer, key.removeprefix("optim."))
     }
+    _refuse_contradictions(settings)
     return Plan(profile=trains.name, target=runs.name, settings=settings)
 
 
@@ -154,8 +156,8 @@ def change(plan: Plan, *layers: Mapping[str, tuple[Any, str]]) -> Plan:
         layers: ``section.key`` to a typed value and where it comes from; the strongest last.
 
     Raises:
-        UsageError: A value is wrong, or means nothing to the plan's optimizer; all are named at
-            once.
+        UsageError: A value is wrong, means nothing to the plan's optimizer, or contradicts
+            another; all are named at once.
     """
     optimizer = plan.optim.name
     settings, faults = dict(plan.settings), []
@@ -176,6 +178,7 @@ def change(plan: Plan, *layers: Mapping[str, tuple[Any, str]]) -> Plan:
             except ValueError as error:
                 faults.append(f"{source}: {error}")
     _refuse(faults)
+    _refuse_contradictions(settings)
     return plan.model_copy(update={"settings": settings})
 
 
@@ -185,6 +188,27 @@ def _refuse(faults: Sequence[str]) -> None:
     if faults:
         listed = "".join(f"\n  {fault}" for fault in faults)
         raise UsageError(f"{len(faults)} settings are wrong:{listed}", _MEND)
+
+
+def _refuse_contradictions(settings: Mapping[str, Settled]) -> None:
+    values = {
+        key.removeprefix("optim."): settled.value
+        for key, settled in settings.items()
+        if key.startswith("optim.")
+    }
+    found = tuple(contradictions(values))
+    if not found:
+        return
+    told = [
+        f"{one.what}: optim.{one.key} is from {settings[f'optim.{one.key}'].source}, "
+        f"optim.{one.other} from {settings[f'optim.{one.other}'].source}"
+        for one in found
+    ]
+    mend = " ".join(dict.fromkeys(option for one in found for option in one.mend))
+    if len(told) == 1:
+        raise UsageError(told[0], mend)
+    listed = "".join(f"\n  {line}" for line in told)
+    raise UsageError(f"{len(told)} settings contradict another:{listed}", mend)
 
 
 def _hint(key: str) -> str:
@@ -300,7 +324,8 @@ def _strays(layers: Iterable[_Layer], file: _File, optimizer: str) -> list[str]:
     ]
     for layer in layers:
         faults += [
-            f"{given.source}: the optimizer {optimizer} has no {key.partition('.')[2]}"
+            f"{given.source}: the optimizer {optimizer} has no {(name := key.partition('.')[2])}, "
+            f"unlike {' and '.join(one for one in OPTIMIZERS if optimizer_has(one, name))}"
             for key, given in layer.items()
             if stray(key)
         ]

@@ -153,6 +153,28 @@ def test_all_faults_are_named_at_once_with_file_and_path(barn: Path) -> None:
     assert all(fault.startswith(f"{barn}: ") for fault in profiles.check(barn))
 
 
+def test_what_an_optimizer_cannot_be_is_a_fault(barn: Path) -> None:
+    edit(
+        barn,
+        ("momentum = 0.9", "momentum = 0.0"),
+        ('norm_scope = "tensor"', 'norm_scope = "global"'),  # of [optim.musgd]
+    )
+    assert profiles.check(barn) == (
+        (
+            f"{barn}: optim.musgd.norm_scope: musgd cannot be so: "
+            "second_moment=rowcol has no norm_scope=global"
+        ),
+        (
+            f"{barn}: optim.musgd.nesterov: musgd cannot be so: "
+            "nesterov=true needs a momentum, not momentum=0"
+        ),
+        (
+            f"{barn}: optim.sgd.nesterov: sgd cannot be so: "
+            "nesterov=true needs a momentum, not momentum=0"
+        ),
+    )
+
+
 def test_a_missing_table_is_told_key_by_key(barn: Path) -> None:
     text = barn.read_text()
     start, end = text.index("[optim.adamw]"), text.index("[train]")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from musgd_cli.errors import ExitCode, UsageError
 from musgd_cli.records import Beaten, Host, Plan
 from musgd_cli.sections import KEYS, OPTIMIZERS, accept, allowed, from_text, optimizer_has
-from musgd_cli.settings import NOT_GIVEN, parse_assignments, settle
+from musgd_cli.settings import NOT_GIVEN, change, parse_assignments, settle
 
 HERE = Host(board="x86-cpu", arch="x86_64")
 
@@ -134,9 +134,119 @@ def test_a_value_for_another_optimizer_is_not_taken_in_silence() -> None:
             "musgd.toml: optim.adapt_factor: the optimizer sgd has none; "
             "move it to the table of one that has, such as [optim.musgd]"
         ),
-        "--set optim.norm_scope: the optimizer sgd has no norm_scope",
-        "MUSGD_OPTIM__LR_IN_BUFFER: the optimizer sgd has no lr_in_buffer",
+        (
+            "--set optim.norm_scope: the optimizer sgd has no norm_scope, unlike musgd and "
+            "musgd-article"
+        ),
+        (
+            "MUSGD_OPTIM__LR_IN_BUFFER: the optimizer sgd has no lr_in_buffer, unlike musgd and "
+            "musgd-article"
+        ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "flags", "what", "mend"),
+    [
+        (
+            None,
+            {},
+            {"optim.norm_scope": "global"},
+            (
+                "second_moment=rowcol has no norm_scope=global: optim.norm_scope is from "
+                "--set optim.norm_scope, optim.second_moment from profile x86-cpu [optim.musgd]"
+            ),
+            "--optimizer musgd-article --set optim.norm_scope=global",
+        ),
+        (
+            None,
+            {"MUSGD_OPTIM__LR_IN_BUFFER": "true"},
+            {},
+            (
+                "second_moment=rowcol has no lr_in_buffer=true: optim.lr_in_buffer is from "
+                "MUSGD_OPTIM__LR_IN_BUFFER, "
+            ),
+            "--optimizer musgd-article --set optim.lr_in_buffer=true",
+        ),
+        (
+            "[optim.musgd]\ndecay_in_norm = true\n",
+            {},
+            {},
+            (
+                "second_moment=rowcol has no decay_in_norm=true: optim.decay_in_norm is from "
+                "musgd.toml [optim.musgd], "
+            ),
+            "--optimizer musgd-article --set optim.decay_in_norm=true",
+        ),
+        (
+            "[optim]\nmomentum = 0.0\n",
+            {},
+            {"optim.name": "sgd"},
+            (
+                "nesterov=true needs a momentum, not momentum=0: optim.nesterov is from "
+                "profile x86-cpu [optim.sgd], optim.momentum from musgd.toml"
+            ),
+            "--set optim.nesterov=false",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_their_sources(
+    toml: str | None, environ: dict[str, str], flags: dict[str, Any], what: str, mend: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(toml, flags, environ)
+    assert caught.value.what.startswith(what)
+    assert caught.value.mend == mend
+
+
+def test_all_contradictions_are_told_at_once_and_one_line_mends_them() -> None:
+    wanted = {"optim.norm_scope": "global", "optim.lr_in_buffer": True, "optim.momentum": 0.0}
+    with pytest.raises(UsageError) as caught:
+        plan(flags=wanted)
+    assert caught.value.what.startswith("3 settings contradict another:\n  ")
+    name, *assigned = caught.value.mend.replace("--optimizer ", "").split(" --set ")
+    mended = plan(flags={**wanted, **parse_assignments(assigned), "optim.name": name})
+    assert (mended.optim.norm_scope, mended.optim.nesterov) == ("global", False)
+
+
+def test_what_another_optimizer_cannot_be_is_no_contradiction() -> None:
+    text = "[optim]\nmomentum = 0.0\n[optim.musgd]\nnorm_scope = 'global'\n"
+    assert plan(text, {"optim.name": "adamw"}).optim.momentum == 0
+    assert plan(text, {"optim.name": "muon-sgd"}).optim.nesterov
+    article = plan("[optim]\nnorm_scope = 'global'\n", {"optim.name": "musgd-article"})
+    assert article.optim.norm_scope == "global"
+
+
+def test_a_changed_plan_contradicts_itself_no_more_than_a_settled_one() -> None:
+    with pytest.raises(UsageError, match=r"norm_scope=global: optim.norm_scope is from --set"):
+        change(plan(), {"optim.norm_scope": ("global", "--set optim.norm_scope")})
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "optim.name": st.sampled_from(OPTIMIZERS),
+            "optim.momentum": st.sampled_from([0.0, 0.5]),
+            "optim.nesterov": st.booleans(),
+            "optim.second_moment": st.sampled_from(["none", "rowcol"]),
+            "optim.norm_scope": st.sampled_from(["tensor", "global"]),
+            "optim.lr_in_buffer": st.booleans(),
+            "optim.decay_in_norm": st.booleans(),
+            "optim.adapt_factor": st.sampled_from([0.0, 0.1, "auto"]),
+        },
+    )
+)
+def test_whatever_settles_can_be_built(flags: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    from musgd_cli.train import optimizers
+
+    try:
+        settled = settle(host=HERE, flags=flags, environ={}).optim
+    except UsageError:
+        return
+    if settled.name != "muon-sgd":  # Ultralytics builds its own
+        optimizers.build(settled, torch.nn.Linear(2, 2))
 
 
 # --------------------------------------------------------------------------- profile and target

@@ -28,7 +28,21 @@ ImgSz = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option(help="Images a training step sees.")]
 Optimizer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="musgd, musgd-article, sgd, muon-sgd or adamw.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="musgd (ours: SGD's memory, updates evened out by row and column), musgd-article (the "
+        "article's: momentum shrinks while the gradient is large), sgd, adamw (both PyTorch's) or "
+        "muon-sgd (Ultralytics' hybrid, which it calls MuSGD).",
+    ),
+]
+Difficulty = Annotated[
+    str | None,
+    typer.Option(
+        metavar="easy|hard",
+        help="How far a large gradient cuts MuSGD's momentum, in the article's words: sets "
+        "optim.adapt_factor to 0.01 or 0.1.",
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Of weights, augmentation and data order.")]
 Profile = Annotated[

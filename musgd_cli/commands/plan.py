@@ -5,6 +5,7 @@ from __future__ import annotations
 from musgd_cli.commands.options import (
     Batch,
     Data,
+    Difficulty,
     Epochs,
     ImgSz,
     Json,
@@ -26,6 +27,7 @@ def plan(
     imgsz: ImgSz = None,
     batch: Batch = None,
     optimizer: Optimizer = None,
+    difficulty: Difficulty = None,
     profile: Profile = None,
     target: Target = None,
     seed: Seed = None,
@@ -52,6 +54,7 @@ def plan(
         imgsz=imgsz,
         batch=batch,
         optimizer=optimizer,
+        difficulty=difficulty,
         seed=seed,
         profile=profile,
         target=target,

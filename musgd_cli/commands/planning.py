@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from musgd_cli.errors import MusgdError
     from musgd_cli.records import BenchSettings, Plan
 
+DIFFICULTIES = {"easy": 0.01, "hard": 0.1}
+"""What ``--difficulty`` sets ``optim.adapt_factor`` to: the ends of the article's range."""
+
 MOST_SWEPT = 8
 """Cores up to which a sweep tries every count; beyond, it doubles them."""
 
@@ -18,7 +21,7 @@ MOST_SWEPT = 8
 def settings_of(
     options: Mapping[str, tuple[str, Any]], assignments: list[str] | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings that options give, and how each option is typed.
+    """Return the settings that options give, and how each option that was used is typed.
 
     Args:
         options: ``section.key`` to the option of that setting and its value, ``None`` where it was
@@ -37,7 +40,7 @@ def settings_of(
         raise UsageError(
             f"{key} is given twice, by {options[key][0]} and by --set", "leave one of them out"
         )
-    return given | assigned, {key: option for key, (option, _) in options.items()}
+    return given | assigned, {key: options[key][0] for key in given}
 
 
 def settle_from_options(
@@ -49,6 +52,7 @@ def settle_from_options(
     imgsz: int | None = None,
     batch: int | None = None,
     optimizer: str | None = None,
+    difficulty: str | None = None,
     seed: int | None = None,
     profile: str | None = None,
     target: str | None = None,
@@ -69,6 +73,7 @@ def settle_from_options(
     from musgd_cli.hardware import detect
     from musgd_cli.settings import settle
 
+    factor = None if difficulty is None else _adapt_factor(difficulty)
     flags, spelling = settings_of(
         {
             "train.data": ("--data", data),
@@ -79,6 +84,7 @@ def settle_from_options(
             "train.batch": ("--batch", batch),
             "train.seed": ("--seed", seed),
             "optim.name": ("--optimizer", optimizer),
+            "optim.adapt_factor": (f"--difficulty {difficulty}", factor),
         },
         assignments,
     )
@@ -98,6 +104,19 @@ def settle_from_options(
             f"musgd profiles copy {nearest.name} {host.board}.toml starts one of your own",
         )
     return settled
+
+
+def _adapt_factor(difficulty: str) -> float:
+    from musgd_cli.errors import UsageError
+    from musgd_cli.sections import did_you_mean
+
+    if difficulty not in DIFFICULTIES:
+        raise UsageError(
+            f"--difficulty: {difficulty!r} is neither easy nor hard"
+            f"{did_you_mean(difficulty, DIFFICULTIES)}",
+            "--difficulty easy, or any other number by --set optim.adapt_factor=0.03",
+        )
+    return DIFFICULTIES[difficulty]
 
 
 def bench_settings(

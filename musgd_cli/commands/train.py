@@ -14,6 +14,7 @@ from musgd_cli.commands.following import draw_curves, follow
 from musgd_cli.commands.options import (
     Batch,
     Data,
+    Difficulty,
     Epochs,
     ImgSz,
     Json,
@@ -47,6 +48,7 @@ def train(
     imgsz: ImgSz = None,
     batch: Batch = None,
     optimizer: Optimizer = None,
+    difficulty: Difficulty = None,
     profile: Profile = None,
     target: Target = None,
     seed: Seed = None,
@@ -87,6 +89,7 @@ def train(
         "imgsz": imgsz,
         "batch": batch,
         "optimizer": optimizer,
+        "difficulty": difficulty,
         "seed": seed,
         "profile": profile,
         "target": target,
@@ -108,12 +111,12 @@ def train(
         terminal.show(plan_table(plan))
         terminal.emit(plan)
         return
-    _require_able(plan, run)
-    _check_data(plan, run, terminal)
+    require_able(plan, run)
+    check_data(plan, run, terminal)
     _train(plan, run, terminal, trust=trust)
 
 
-def _require_able(plan: Plan, run: RunFolder | None) -> None:
+def require_able(plan: Plan, run: RunFolder | None) -> None:
     """Refuse what is bound to fail before the data set is read for minutes."""
     from musgd_cli import compress
     from musgd_cli.errors import UnsupportedError, UsageError
@@ -143,7 +146,8 @@ def _require_able(plan: Plan, run: RunFolder | None) -> None:
         checkpoint.require_archive(Path(plan.train.model))
 
 
-def _check_data(plan: Plan, run: RunFolder | None, terminal: Terminal) -> None:
+def check_data(plan: Plan, run: RunFolder | None, terminal: Terminal) -> None:
+    """Refuse a data set with errors, and tell of one with warnings."""
     from musgd_cli import data
     from musgd_cli.errors import UsageError
 
@@ -180,7 +184,7 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
     begin: Callable[..., TrainResult] = train.resume
     if run is None:
         begin = partial(train.train, plan)
-        run = create_run(plan.train.name or free_name(_stem(plan)))
+        run = create_run(plan.train.name or free_name(stem(plan)))
     try:
         if not run.finished:
             with follow(terminal) as listeners:
@@ -200,11 +204,11 @@ def _train(plan: Plan, run: RunFolder | None, terminal: Terminal, *, trust: bool
         return
     draw_curves(run, terminal)
     result = run.result()
-    terminal.show(training.result_table(result, str(run.path)))
+    terminal.show(training.result_table(result, run.plan().optim, str(run.path)))
     terminal.emit(result)
 
 
-def _stem(plan: Plan) -> str:
+def stem(plan: Plan) -> str:
     """Return the name of a run without one: its data set's. Many are called just data.yaml."""
     path = Path(str(plan.train.data)).expanduser().absolute()
     return path.parent.name if path.stem in ("data", "dataset") and path.suffix else path.stem

@@ -99,4 +99,9 @@ def beta(optimizer: Optimizer) -> Any | None:
 
     if isinstance(optimizer, MuSGD):
         return optimizer.last_beta()
+    return momentum(optimizer)
+
+
+def momentum(optimizer: Optimizer) -> float | None:
+    """Return the momentum that the next step sets out from; ``None`` if the optimizer has none."""
     return optimizer.param_groups[0].get("momentum")

@@ -36,6 +36,7 @@ from musgd_cli.hardware.thermal import temperature_c
 from musgd_cli.records import EpochLog, Plan, StepLog, TrainSettings, TrainStart
 from musgd_cli.runs import RunFolder
 from musgd_cli.train import optimizers
+from musgd_cli.train.adaptation import AdaptationWatch
 from musgd_cli.train.checkpoint import (
     first_line,
     is_pruned,
@@ -117,6 +118,7 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         torch.set_num_threads(self.settings.threads or usable_cores())
         self._stopwatch = stopwatch(self.device, torch.get_num_threads())
         self.journal = Journal(run, self.progress.epoch)
+        self._adaptation = AdaptationWatch(self.optim_settings, run.steps())
         self._begin_epoch_counts()
 
     def _overrides(self, device: str) -> dict[str, Any]:
@@ -402,12 +404,14 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             grad_norm=norm if finite else None,
             clipped=finite and norm > MAX_NORM,
             beta=None if beta is None else float(beta),
+            momentum=optimizers.momentum(self.optimizer),
             lr=self._lr(),
             optimizer_ms=self._stopwatch.ms() if finite else None,
             skipped=not finite,
         )
         self.progress.count(log)
         self._epoch_steps.append(log)
+        self._adaptation.step(log)
         with self._writing():
             self.journal.step(log)
         self.listeners.on_step(log)
@@ -481,6 +485,8 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
             self._state(finished).write(self.run)
         self.progress = finished
         self.listeners.on_epoch(log)
+        if warning := self._adaptation.end_epoch():
+            self.listeners.on_warning(warning)
         if self.listeners.stop():
             raise self._interrupted()
         return True

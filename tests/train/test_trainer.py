@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,54 @@ def test_a_run_leaves_plan_result_logs_and_weights(finished):
     assert result.map50 is not None
     assert result.peak_memory_mb > 50
     assert {"musgd", "torch", "ultralytics"} <= result.versions.keys()
+
+
+def test_the_optimizers_own_time_and_state_are_recorded(make_plan, new_run):
+    run = new_run("timed")
+    trainer = trainer_of(make_plan(train__epochs=2), run)
+    trainer.train()
+    trainer.close()
+    steps, epochs = run.steps(), run.epochs()
+    for epoch in epochs:
+        of_epoch = [step.optimizer_ms for step in steps if step.epoch == epoch.epoch]
+        assert all(ms > 0 for ms in of_epoch)
+        # A part of the step: forward and backward, loading and validation take the rest.
+        assert sum(of_epoch) < epoch.seconds * 1e3 / 2
+    held = trainer.optimizer.state_dict()["state"].values()
+    tensors = [value for state in held for value in state.values() if torch.is_tensor(value)]
+    assert trainer.optimizer_state_bytes() == sum(tensor.nbytes for tensor in tensors)
+    largest = sum(parameter.nbytes for parameter in trainer.model.parameters())
+    assert largest / 2 < trainer.optimizer_state_bytes() < 1.2 * largest  # one buffer
+
+
+def test_the_result_has_the_median_of_the_optimizers_time(finished):
+    steps, result = finished.steps(), finished.result()
+    assert result.optimizer_ms == np.median([step.optimizer_ms for step in steps]) > 0
+    assert result.optimizer_state_bytes > 0
+
+
+def test_a_checkpoint_of_the_optimizer_survives_ultralytics_half_precision(make_plan, new_run):
+    from ultralytics.utils.torch_utils import convert_optimizer_state_dict_to_fp16
+
+    trainer = trainer_of(make_plan(train__epochs=1, optim__name="musgd"), new_run("half"))
+    trainer.train()
+    trainer.close()
+    optimizer = trainer.optimizer
+    exact = {
+        (key, name): value.clone()
+        for key, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    halved = convert_optimizer_state_dict_to_fp16(deepcopy(optimizer.state_dict()))
+    optimizer.load_state_dict(halved)
+    for key, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            before = exact[key, name]
+            assert value.dtype == before.dtype
+            if name == "momentum_buffer":
+                assert torch.equal(value, before.half().float())
+            else:  # mean squares, which half precision cannot hold, and counts
+                assert torch.equal(value, before)
 
 
 def test_every_step_and_epoch_is_logged(finished):
@@ -182,8 +231,11 @@ def test_caches_and_arrays_beside_the_data_are_not_opened(make_plan, new_run, sq
     spoilt = train.train(plan, new_run("spoilt"))
     clean = train.train(make_plan(train__epochs=1), new_run("clean"))
     assert not mark.exists()
-    steps = [RunFolder(tmp_path / "runs" / name).steps() for name in ("spoilt", "clean")]
-    assert steps[0] == steps[1]
+    seen = [
+        [(step.loss, step.grad_norm) for step in RunFolder(tmp_path / "runs" / name).steps()]
+        for name in ("spoilt", "clean")
+    ]
+    assert seen[0] == seen[1]
     assert clean.map50 == spoilt.map50
     assert (tmp_path / "set" / "images" / "train" / "0.npy").exists()
 
@@ -197,7 +249,10 @@ def test_caches_and_arrays_beside_the_data_are_not_opened(make_plan, new_run, sq
 def test_the_norm_before_the_clip_reaches_the_optimizer(make_plan, new_run):
     run = new_run("global")
     plan = make_plan(
-        optim__name="musgd", optim__norm_scope="global", optim__adapt_factor=1e-4, train__epochs=3
+        optim__name="musgd-article",
+        optim__norm_scope="global",
+        optim__adapt_factor=1e-4,
+        train__epochs=3,
     )
     train.train(plan, run)
     after_warmup = [step for step in run.steps() if step.epoch > 2]
@@ -232,6 +287,7 @@ def test_accumulated_gradients_are_those_of_one_larger_batch(make_plan, new_run)
     ("name", "kind"),
     [
         ("musgd", "musgd_cli.optim.musgd.MuSGD"),
+        ("musgd-article", "musgd_cli.optim.musgd.MuSGD"),
         ("sgd", "torch.optim.sgd.SGD"),
         ("adamw", "torch.optim.adamw.AdamW"),
         ("muon-sgd", "ultralytics.optim.muon.MuSGD"),

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from musgd_cli.records import Plan, ProfileList, Settled
+    from musgd_cli.records import OptimSettings, Plan, ProfileList, Settled
 
 
 def plan_table(plan: Plan) -> RenderableType:
-    """Return the table of all settings, section by section. What is not a profile's stands out."""
+    """Return the table of all settings, section by section, and a line about the optimizer.
+
+    What is not a profile's stands out.
+    """
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -39,7 +43,46 @@ def plan_table(plan: Plan) -> RenderableType:
             Text(settled.source, style=style),
             Text(_beaten(settled), style="dim"),
         )
-    return table
+    return Group(table, Text(f"{plan.optim.name}: {optimizer_form(plan.optim)}", style="bold"))
+
+
+def optimizer_form(optim: OptimSettings) -> str:
+    """Return which optimizer that is in plain words; names alone mislead, MuSGD's above all."""
+    momentum = f"momentum {optim.momentum:g}" if optim.momentum else "no momentum"
+    nesterov = ", Nesterov" if optim.nesterov else ""
+    match optim.name:
+        case "muon-sgd":
+            return "Ultralytics' hybrid of Muon and SGD, which it calls MuSGD"
+        case "adamw":
+            return f"PyTorch's AdamW, beta1 {optim.momentum:g}"
+        case "sgd":
+            return f"PyTorch's SGD{nesterov}, {momentum}"
+    if optim.second_moment == "rowcol":
+        form = "rowcol second moment"
+    else:
+        form = "the article's form" if optim.name == "musgd-article" else "no second moment"
+    if not optim.momentum:
+        return f"{form}, {momentum}"
+    if optim.adapt_factor == 0:
+        return f"{form}{nesterov}, constant {momentum}"
+    whose = "all gradients'" if optim.norm_scope == "global" else "each tensor's own"
+    against = ", against its running mean" if optim.adapt_factor == "auto" else ""
+    return (
+        f"{form}{nesterov}, {momentum} cut by {whose} squared norm{against}, "
+        f"adapt_factor {optim.adapt_factor}"
+    )
+
+
+def brief_form(optim: OptimSettings) -> str:
+    """Return in two or three words which optimizer that is."""
+    match optim.name:
+        case "muon-sgd":
+            return "Ultralytics' hybrid"
+        case "sgd" | "adamw":
+            return "PyTorch's"
+        case "musgd-article":
+            return "the article's form"
+    return "rowcol" if optim.second_moment == "rowcol" else "no second moment"
 
 
 def in_words(value: Any) -> str:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from musgd_cli.report.terminal.plan import brief_form
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from musgd_cli.records import EpochLog, StepLog, TrainResult, TrainStart
+    from musgd_cli.records import EpochLog, OptimSettings, StepLog, TrainResult, TrainStart
 
 SENSOR_PERIOD_S = 5.0
 """How often the live view asks for the temperature."""
@@ -275,11 +277,12 @@ class TrainingView:
         return self._temperature
 
 
-def result_table(result: TrainResult, folder: str) -> RenderableType:
+def result_table(result: TrainResult, optim: OptimSettings, folder: str) -> RenderableType:
     """Return a finished run: what it reached, what it cost, where the weights are.
 
     Args:
         result: The run's result.
+        optim: The settings of its optimizer.
         folder: The run's folder, as the person would type it.
     """
     from rich.box import SIMPLE_HEAD
@@ -303,7 +306,12 @@ def result_table(result: TrainResult, folder: str) -> RenderableType:
     on = f"on {result.n_val_images} images of {result.split}"
     table.add_row("mAP50", Text(f"{_share(result.map50)}  {on}", style="bold"))
     table.add_row("mAP50-95", Text(_share(result.map50_95), style="bold"))
-    table.add_row("optimizer", f"{result.optimizer}, mean beta {_share(result.beta_mean)}")
+    parts = [f"{result.optimizer} ({brief_form(optim)})"]
+    if result.beta_mean is not None:
+        parts.append(f"mean beta {_share(result.beta_mean)}")
+    if result.optimizer_ms is not None:
+        parts.append(f"{result.optimizer_ms:.3g} ms a step")
+    table.add_row("optimizer", ", ".join(parts))
     clipped = f"{_percent(result.clipped_share)} of the steps clipped"
     skipped = f", {result.skipped_steps} left out as not finite" if result.skipped_steps else ""
     table.add_row("gradient", clipped + skipped)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from musgd_cli.records import EpochLog, StepLog, TrainResult, TrainStart
+from musgd_cli.records import EpochLog, OptimSettings, StepLog, TrainResult, TrainStart
 from musgd_cli.report.terminal import training
 
 
@@ -208,6 +208,7 @@ def test_the_result_says_where_the_weights_are_and_what_comes_next():
             "peak_memory_mb": 812.0,
             "clipped_share": 0.9,
             "beta_mean": 0.85,
+            "optimizer_ms": 4.237,
             "skipped_steps": 2,
             "data": "cells.yaml",
             "n_images": 10,
@@ -224,11 +225,25 @@ def test_the_result_says_where_the_weights_are_and_what_comes_next():
         }
     )
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(training.result_table(result, "runs/cells [1]"))
+    optim = OptimSettings.model_validate(
+        {
+            "name": "musgd",
+            "lr": 0.01,
+            "lr_final": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "second_moment": "rowcol",
+            "warmup_epochs": 1.0,
+            "warmup_momentum": 0.8,
+            "warmup_bias_lr": 0.0,
+        }
+    )
+    console.print(training.result_table(result, optim, "runs/cells [1]"))
     text = console.export_text()
     for part in (
         "cells [1]: 5 epochs, 20 steps in 3m07s",
         "0.875  on 4 images of val",
+        "musgd (rowcol), mean beta 0.850, 4.24 ms a step",
         "2 left out as not finite",
         "2 times",
         "runs/cells [1]/weights/best.pt",
