@@ -11,6 +11,8 @@ import typer
 from musgd_cli.commands import (
     bench,
     bundle,
+    claims,
+    compare,
     data,
     demo,
     doctor,
@@ -59,7 +61,9 @@ app.command()(plan.plan)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(data.app, name="data")
 app.command()(train.train)
+app.command()(compare.compare)
 app.command()(tune.tune)
+app.command()(claims.claims)
 app.command()(prune.prune)
 app.command()(export.export)
 app.command()(bench.bench)
