@@ -139,6 +139,19 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
                 return  # the line that was being written when the process ended
 
 
+def require_plain(name: str) -> None:
+    """Make sure that ``name`` is a plain folder name.
+
+    Raises:
+        UsageError: It is none.
+    """
+    plain = name.isprintable() and Path(name).name == name and not name.startswith(".")
+    if not name or not plain:
+        raise UsageError(
+            f"{name!r} is no run name", "use a plain folder name, such as --name barn-1"
+        )
+
+
 def require_free(name: str, root: Path = RUNS) -> None:
     """Make sure that a new run can have the name ``name``.
 
@@ -146,11 +159,7 @@ def require_free(name: str, root: Path = RUNS) -> None:
         UsageError: It is no plain folder name, or is taken.
         MusgdError: No folder can have it.
     """
-    plain = name.isprintable() and Path(name).name == name and not name.startswith(".")
-    if not name or not plain:
-        raise UsageError(
-            f"{name!r} is no run name", "use a plain folder name, such as --name barn-1"
-        )
+    require_plain(name)
     try:
         taken = (root / name).exists()
     except OSError as error:  # the name is too long

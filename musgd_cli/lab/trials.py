@@ -147,22 +147,24 @@ class _Crew:
     killed: bool = False
 
     def work(self) -> None:
-        while not self.released:
+        while True:
             with self.lock:
+                if self.released:
+                    return
                 try:
                     trial = next(self.trials)
                 except StopIteration:
                     return
+                if trial is not None:
+                    if (run := trial.run(self.root)).finished:
+                        _require_same_plan(run, trial)
+                        self.watchers.on_done(trial, run.result())
+                        continue
+                    self.watchers.on_start(trial)
             if trial is None:
                 time.sleep(POLL_S)
-                continue
-            with self.lock:
-                if (run := trial.run(self.root)).finished:
-                    _require_same_plan(run, trial)
-                    self.watchers.on_done(trial, run.result())
-                    continue
-                self.watchers.on_start(trial)
-            self._train(trial)
+            else:
+                self._train(trial)
 
     def release(self) -> None:
         """Let every trial that is training finish its step and end."""
@@ -206,9 +208,12 @@ class _Crew:
             code = process.wait()
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
             with self.lock:
                 self.processes.discard(process)
+                _let_go(process)
+            assert process.stdout is not None
+            process.stdout.close()
         if run.finished:
             with self.lock:
                 self.watchers.on_done(trial, run.result())
@@ -308,11 +313,12 @@ def _foreseen(failure: Mapping[str, Any], trial: Trial) -> MusgdError:
 
 def _died(code: int, trial: Trial, log: Path) -> MusgdError:
     said = log.read_text(encoding="utf-8", errors="replace").strip()
-    if code == -signal.SIGKILL:
+    if code < 0:
+        want = ", most likely for want of memory" if code == -signal.SIGKILL else ""
         return MusgdError(
-            f"{trial.name} was killed, most likely for want of memory",
+            f"{trial.name} was ended by {signal.Signals(-code).name}{want}",
             "close other programs, or give a smaller --batch or fewer --jobs; the same command "
-            "goes on",
+            f"goes on, and {log} holds what was said",
         )
     # What nobody foresaw keeps its traceback.
     raise RuntimeError(f"{trial.name} failed with exit code {code}:\n{said}")

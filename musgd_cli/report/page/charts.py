@@ -64,17 +64,17 @@ def trade_off(points: Sequence[Point], cost: str, width: int) -> Element:
     left, right, top, bottom = 52, width - 16, 26, height - 46
     x = spanning([p.cost for p in points], left, right, margin=0.08, may_be_log=True)
     y = spanning([p.worth for p in points], bottom, top, margin=0.12)
-    svg = _canvas(width, height, f"mAP50-95 against {cost}", marks_take_focus=True)
-    svg.extend(_grid(x, y, about=(9 if width >= WIDE else 5, 5)))
+    svg = canvas(width, height, f"mAP50-95 against {cost}", marks_take_focus=True)
+    svg.extend(grid(x, y, about=(9 if width >= WIDE else 5, 5)))
     scale = ", logarithmic" if x.logarithmic else ""
-    svg.append(_label((left + right) / 2, height - 8, f"{cost}{scale}", anchor="middle"))
-    svg.append(_label(2, 14, "mAP50-95"))
-    svg.append(_label(right, 14, "better: up and to the left", anchor="end", class_="hint"))
+    svg.append(text_at((left + right) / 2, height - 8, f"{cost}{scale}", anchor="middle"))
+    svg.append(text_at(2, 14, "mAP50-95"))
+    svg.append(text_at(right, 14, "better: up and to the left", anchor="end", class_="hint"))
     groups = {group: front for group, front in fronts(points).items() if front}
     svg.extend(_staircase(front, x, y) for front in groups.values())
     ends = _ends(groups, y) if len(fronts(points)) > 1 else {}
     svg.extend(
-        _label(right, at - 6, name, anchor="end", class_="front-name") for at, name in ends.items()
+        text_at(right, at - 6, name, anchor="end", class_="front-name") for at, name in ends.items()
     )
     on_front = {id(point) for front in groups.values() for point in front}
     # What is on the front is drawn last, on top, but gets the first choice of a label's place.
@@ -107,7 +107,7 @@ def _point(
     group.append(marker(point.entry, *at, hollow=point.estimated))
     if label is not None:
         x_label, y_label = at[0] + label.dx, at[1] + label.dy
-        group.append(_label(x_label, y_label, label.text, anchor=label.anchor))
+        group.append(text_at(x_label, y_label, label.text, anchor=label.anchor))
     return group
 
 
@@ -162,13 +162,13 @@ def distributions(entries: Sequence[Entry], width: int) -> Element:
     left, right = (286, width - 170) if beside else (8, width - 8)
     height = above + row * len(entries) + 56
     x = _latency_axis(entries, left, right)
-    svg = _canvas(width, height, "Latency distributions", marks_take_focus=True)
+    svg = canvas(width, height, "Latency distributions", marks_take_focus=True)
     bottom = height - 46
-    svg.extend(_grid(x, None, about=(8 if beside else 5, 0), top=above + 4, bottom=bottom))
+    svg.extend(grid(x, None, about=(8 if beside else 5, 0), top=above + 4, bottom=bottom))
     scale = ", logarithmic" if x.logarithmic else ""
-    svg.append(_label((left + right) / 2, height - 8, f"inference, ms{scale}", anchor="middle"))
+    svg.append(text_at((left + right) / 2, height - 8, f"inference, ms{scale}", anchor="middle"))
     for at, heading in zip(_QUANTILES_AT, ("p50", "p90", "p99"), strict=True) if beside else ():
-        svg.append(_label(right + at, 10, heading, anchor="end", class_="tick"))
+        svg.append(text_at(right + at, 10, heading, anchor="end", class_="tick"))
     for number, entry in enumerate(entries):
         base = above + (number + 1) * row - 6
         svg.append(_distribution(entry, x, base, beside=beside))
@@ -226,14 +226,14 @@ def _distribution(entry: Entry, x: Scale, base: float, *, beside: bool) -> Eleme
         group.append(node("line", x1=at, x2=at, y1=base, y2=base - tall * part, class_=kind))
     if beside:
         group.append(marker(entry, 8, base - 9, size=5))
-        group.append(_label(22, base - 5, _cut(entry.name, 41)))
+        group.append(text_at(22, base - 5, _cut(entry.name, 41)))
         for at, figure in zip(_QUANTILES_AT, figures, strict=True):
             kind = "lead" if figure is figures[0] else "figures"
-            group.append(_label(x.end + at, base - 5, figure, anchor="end", class_=kind))
+            group.append(text_at(x.end + at, base - 5, figure, anchor="end", class_=kind))
     else:
         group.append(marker(entry, x.start + 5, base - 46, size=4.5))
-        group.append(_label(x.start + 16, base - 42, _cut(entry.name, 40)))
-        group.append(_label(x.end, base - 42, f"{figures[0]} ms", anchor="end", class_="lead"))
+        group.append(text_at(x.start + 16, base - 42, _cut(entry.name, 40)))
+        group.append(text_at(x.end, base - 42, f"{figures[0]} ms", anchor="end", class_="lead"))
     return group
 
 
@@ -290,7 +290,7 @@ def over_time(entry: Entry, width: int) -> Element:
     left, right, panel, gap = 44, width - 8, 120 if width >= WIDE else 78, 32
     height = len(shown) * (panel + gap) + 38
     x = spanning([0.0, *(m.t_s for m in moments)], left, right, margin=0.0)
-    svg = _canvas(width, height, f"{entry.name} over time")
+    svg = canvas(width, height, f"{entry.name} over time")
     svg.set("class", "chart")
     for number, curve in enumerate(shown):
         top = number * (panel + gap) + 24
@@ -298,9 +298,9 @@ def over_time(entry: Entry, width: int) -> Element:
     bottom = len(shown) * (panel + gap) - 8
     ticks = x.ticks(10 if width >= WIDE else 6)
     for tick in ticks:
-        svg.append(_label(x(tick), bottom + 16, tick_label(tick, ticks), anchor="middle"))
+        svg.append(text_at(x(tick), bottom + 16, tick_label(tick, ticks), anchor="middle"))
     svg.append(
-        _label((left + right) / 2, height - 4, "seconds since the first frame", anchor="middle")
+        text_at((left + right) / 2, height - 4, "seconds since the first frame", anchor="middle")
     )
     return svg
 
@@ -319,8 +319,8 @@ def _panel(
     room = [max(values) + 1.5, min(values) - 1.5] if curve.kind == "heat" else []
     y = spanning([*values, *room], bottom, top, margin=0.06, from_zero=curve.from_zero)
     group = node("g", class_=f"panel {curve.kind}")
-    group.extend(_grid(x, y, about=(0, 3)))
-    group.append(_label(0, top - 11, f"{curve.name}, {curve.unit}"))
+    group.extend(grid(x, y, about=(0, 3)))
+    group.append(text_at(0, top - 11, f"{curve.name}, {curve.unit}"))
     for begin, end in _throttled(moments) if curve.kind == "fps" else ():
         group.append(
             node(
@@ -386,13 +386,14 @@ def _merged(moments: Sequence[Moment]) -> Moment:
 # ----------------------------------------------------------------------------------------- drawing
 
 
-def _canvas(width: int, height: float, name: str, *, marks_take_focus: bool = False) -> Element:
+def canvas(width: int, height: float, name: str, *, marks_take_focus: bool = False) -> Element:
+    """Return an empty chart; ``name`` is what a screen reader says of it."""
     # What is below an image is hidden from a screen reader, even where it takes the focus.
     role = "group" if marks_take_focus else "img"
     return node("svg", viewBox=f"0 0 {width} {height:g}", role=role, aria_label=name)
 
 
-def _grid(
+def grid(
     x: Scale,
     y: Scale | None,
     *,
@@ -407,18 +408,19 @@ def _grid(
     for tick in columns:
         at = x(tick)
         yield node("line", x1=at, x2=at, y1=high, y2=low, class_="grid")
-        yield _label(at, low + 17, tick_label(tick, columns), anchor="middle", class_="tick")
+        yield text_at(at, low + 17, tick_label(tick, columns), anchor="middle", class_="tick")
     rows = y.ticks(about[1]) if y is not None else []
     for tick in rows:
         assert y is not None
         at = y(tick)
         yield node("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid")
-        yield _label(x.start - 7, at + 4, tick_label(tick, rows), anchor="end", class_="tick")
+        yield text_at(x.start - 7, at + 4, tick_label(tick, rows), anchor="end", class_="tick")
 
 
-def _label(
+def text_at(
     x: float, y: float, text: str, *, anchor: str | None = None, class_: str | None = None
 ) -> Element:
+    """Return a text, its baseline at ``y``."""
     return node("text", text, x=x, y=y, text_anchor=anchor, class_=class_)
 
 

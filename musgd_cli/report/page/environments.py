@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 def environments(lineup: Lineup) -> Element:
     """Return every machine, and of every run all that decided its figures."""
     machines = [
-        node("div", node("h3", name), _facts(_machine_facts(hosts)), class_="card")
+        node("div", node("h3", name), facts(_machine_facts(hosts)), class_="card")
         for name, hosts in lineup.machines.items()
     ]
     runs = [
         node(
             "details",
             node("summary", node("b", entry.name), node("small", f" {entry.folder}")),
-            _facts(_run_facts(entry, updated=len(lineup.machines[entry.machine]) > 1)),
+            facts(_run_facts(entry, updated=len(lineup.machines[entry.machine]) > 1)),
         )
         for entry in lineup.entries
     ]
@@ -45,19 +45,21 @@ def environments(lineup: Lineup) -> Element:
     )
 
 
-def _facts(facts: Iterable[tuple[str, str]]) -> Element:
-    return node("dl", [node("div", node("dt", name), node("dd", text)) for name, text in facts])
+def facts(rows: Iterable[tuple[str, str]]) -> Element:
+    """Return names and what is told of them."""
+    return node("dl", [node("div", node("dt", name), node("dd", text)) for name, text in rows])
 
 
 def _machine_facts(hosts: Sequence[Host]) -> Iterator[tuple[str, str]]:
     """Yield each fact of a machine, with all its values where its reports differ in it."""
-    of_each = [dict(_host_facts(host)) for host in hosts]
+    of_each = [dict(host_facts(host)) for host in hosts]
     for fact in dict.fromkeys(name for facts in of_each for name in facts):
         known = dict.fromkeys(facts[fact] for facts in of_each if fact in facts)
         yield fact, "; ".join(known)
 
 
-def _host_facts(host: Host) -> Iterator[tuple[str, str]]:
+def host_facts(host: Host) -> Iterator[tuple[str, str]]:
+    """Yield what a machine is."""
     yield "board", host.model or host.board
     yield "processor", _told(host.cpu)
     yield "cores", _told(host.cores)
@@ -223,4 +225,4 @@ _METHOD = {
 
 def method() -> Element:
     """Return what the words on the page mean."""
-    return section("method", "What the words mean", _facts(_METHOD.items()))
+    return section("method", "What the words mean", facts(_METHOD.items()))
