@@ -23,6 +23,8 @@ from musgd_cli.records import (
     Plan,
     Record,
     Settled,
+    StepLog,
+    TrainResult,
 )
 
 MAJOR, MINOR = map(int, SCHEMA.split("."))
@@ -192,6 +194,23 @@ def test_a_plan_gives_a_value_and_a_typed_section() -> None:
 def test_an_optimizer_without_the_adaptive_knobs_gets_ones_that_do_nothing() -> None:
     optim = _plan().optim
     assert (optim.adapt_factor, optim.nesterov, optim.norm_scope) == (0.0, False, "tensor")
+
+
+def test_logs_and_results_of_before_the_optimizer_was_timed_are_read() -> None:
+    step = {"step": 1, "epoch": 1, "loss": 2.0, "grad_norm": 3.0, "clipped": False, "beta": 0.9}
+    log = StepLog.model_validate({**step, "lr": 0.01})
+    assert (log.optimizer_ms, log.momentum) == (None, None)
+    result = {
+        **{"run": "r", "weights": "w.pt", "sha256": "0", "optimizer": "musgd", "epochs": 1},
+        **{"steps": 1, "seconds": 1.0, "map50_95": 0.1, "map50": 0.2, "peak_memory_mb": 1.0},
+        **{"clipped_share": 0.0, "beta_mean": 0.9, "data": "d", "n_images": 1, "n_val_images": 1},
+        **{"names": ["a"], "model": "m", "imgsz": 32, "batch": 1, "seed": 0, "device": "cpu"},
+        **{"threads": 1, "target": "pi4b"},
+    }
+    read = TrainResult.parse(result)
+    assert (read.optimizer_ms, read.optimizer_state_bytes) == (None, None)
+    # The plan of such a run has no second_moment; its MuSGD had none.
+    assert _plan().optim.second_moment == "none"
 
 
 def test_a_plan_of_a_newer_minor_still_gives_its_sections() -> None:

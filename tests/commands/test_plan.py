@@ -58,6 +58,75 @@ def test_every_option_settles_its_setting(capsys: pytest.CaptureFixture[str]) ->
     assert (plan.profile, plan.target) == ("x86-gpu", "x86-cpu")
 
 
+@pytest.mark.parametrize(("difficulty", "factor"), [("easy", 0.01), ("hard", 0.1)])
+@pytest.mark.parametrize("optimizer", ["musgd", "musgd-article"])
+def test_a_difficulty_is_the_articles_adapt_factor(
+    capsys: pytest.CaptureFixture[str], optimizer: str, difficulty: str, factor: float
+) -> None:
+    plan = plan_json(capsys, "--optimizer", optimizer, "--difficulty", difficulty)
+    settled = plan.settings["optim.adapt_factor"]
+    assert (settled.value, settled.source) == (factor, f"--difficulty {difficulty}")
+    assert settled.over[0].source == f"profile x86-cpu [optim.{optimizer}]"
+
+
+def test_an_assignment_is_named_as_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_json(capsys, "--set", "train.epochs=3", "--set", "optim.adapt_factor=0.5")
+    assert plan.settings["train.epochs"].source == "--set train.epochs"
+    assert plan.settings["optim.adapt_factor"].source == "--set optim.adapt_factor"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ([], "musgd: rowcol second moment, Nesterov, constant momentum 0.9"),
+        (
+            ["--difficulty", "easy", "--set", "optim.nesterov=false"],
+            (
+                "musgd: rowcol second moment, momentum 0.9 cut by each tensor's own squared norm, "
+                "adapt_factor 0.01"
+            ),
+        ),
+        (
+            ["--optimizer", "musgd-article"],
+            (
+                "musgd-article: the article's form, momentum 0.9 cut by each tensor's own "
+                "squared norm, adapt_factor 0.1"
+            ),
+        ),
+        (
+            [
+                *("--optimizer", "musgd-article", "--set", "optim.norm_scope=global"),
+                *("--set", "optim.adapt_factor=auto"),
+            ],
+            (
+                "musgd-article: the article's form, momentum 0.9 cut by all gradients' squared "
+                "norm, against its running mean, adapt_factor auto"
+            ),
+        ),
+        (
+            ["--set", "optim.second_moment=none"],
+            "musgd: no second moment, Nesterov, constant momentum 0.9",
+        ),
+        (["--optimizer", "sgd"], "sgd: PyTorch's SGD, Nesterov, momentum 0.9"),
+        (["--optimizer", "adamw"], "adamw: PyTorch's AdamW, beta1 0.9"),
+        (
+            ["--optimizer", "muon-sgd"],
+            "muon-sgd: Ultralytics' hybrid of Muon and SGD, which it calls MuSGD",
+        ),
+    ],
+)
+def test_one_line_says_which_optimizer_that_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options, line
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["plan", *options]) == ExitCode.DONE
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert main(["train", "--dry-run", *options]) == ExitCode.DONE
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert main(["plan", "--json", *options]) == ExitCode.DONE
+    Plan.parse(json.loads(capsys.readouterr().out))
+
+
 def test_the_file_of_the_current_folder_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     Path("musgd.toml").write_text("target = 'pi4b'\n[train]\nbatch = 4\n")
     plan = plan_json(capsys)
@@ -91,6 +160,19 @@ def test_the_table_shows_every_setting_its_source_and_what_it_beat(
         (["--set", "train.epohcs=3"], "(did you mean train.epochs?)"),
         (["--epochs", "3", "--set", "train.epochs=3"], "is given twice, by --epochs and by --set"),
         (["--target", "none.toml"], "error: there is no profile none.toml"),
+        (["--difficulty", "harder"], "error: --difficulty: 'harder' is neither easy nor hard"),
+        (
+            ["--difficulty", "easy", "--set", "optim.adapt_factor=0.03"],
+            "error: optim.adapt_factor is given twice, by --difficulty easy and by --set",
+        ),
+        (
+            ["--difficulty", "hard", "--optimizer", "adamw"],
+            "error: --difficulty hard: the optimizer adamw has no adapt_factor, unlike musgd and",
+        ),
+        (
+            ["--set", "optim.norm_scope=global"],
+            "error: second_moment=rowcol has no norm_scope=global",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_a_mend_and_exit_code_2(
