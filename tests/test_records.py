@@ -201,11 +201,29 @@ def test_logs_and_results_of_before_the_optimizer_was_timed_are_read() -> None:
     log = StepLog.model_validate({**step, "lr": 0.01})
     assert (log.optimizer_ms, log.momentum) == (None, None)
     result = {
-        **{"run": "r", "weights": "w.pt", "sha256": "0", "optimizer": "musgd", "epochs": 1},
-        **{"steps": 1, "seconds": 1.0, "map50_95": 0.1, "map50": 0.2, "peak_memory_mb": 1.0},
-        **{"clipped_share": 0.0, "beta_mean": 0.9, "data": "d", "n_images": 1, "n_val_images": 1},
-        **{"names": ["a"], "model": "m", "imgsz": 32, "batch": 1, "seed": 0, "device": "cpu"},
-        **{"threads": 1, "target": "pi4b"},
+        "run": "r",
+        "weights": "w.pt",
+        "sha256": "0",
+        "optimizer": "musgd",
+        "epochs": 1,
+        "steps": 1,
+        "seconds": 1.0,
+        "map50_95": 0.1,
+        "map50": 0.2,
+        "peak_memory_mb": 1.0,
+        "clipped_share": 0.0,
+        "beta_mean": 0.9,
+        "data": "d",
+        "n_images": 1,
+        "n_val_images": 1,
+        "names": ["a"],
+        "model": "m",
+        "imgsz": 32,
+        "batch": 1,
+        "seed": 0,
+        "device": "cpu",
+        "threads": 1,
+        "target": "pi4b",
     }
     read = TrainResult.parse(result)
     assert (read.optimizer_ms, read.optimizer_state_bytes) == (None, None)
