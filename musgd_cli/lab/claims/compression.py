@@ -100,7 +100,7 @@ def quantization(bench: Workbench) -> tuple[ClaimFinding, ...]:
                 )
             )
             continue
-        gain, interval = _saved(pairs)
+        gain, interval = saved(pairs)
         losses = [statistics.mean(map(_share_lost, side)) for side in zip(*pairs, strict=True)]
         findings.append(
             finding(
@@ -131,7 +131,7 @@ def _share_lost(gate: Gate) -> float:
     return gate.map50_95_drop / gate.parent_map50_95
 
 
-def _saved(pairs: Sequence[tuple[Gate, Gate]]) -> tuple[float, tuple[float, float]]:
+def saved(pairs: Sequence[tuple[Gate, Gate]]) -> tuple[float, tuple[float, float]]:
     """Return the mean share that the first loses less than the second, and its interval."""
     gains, variances = [], []
     for mine, theirs in pairs:
