@@ -8,6 +8,7 @@ readings of the article behind them. No step reads a device tensor on the host.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,12 @@ from torch.nn import Parameter
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils._foreach_utils import _device_has_foreach_support
 
-from musgd_cli.optim.rowcol import moving_weight, rowcol
+from musgd_cli.optim.rowcol import (
+    like_runs,
+    moving_weight,
+    multi_tensor_rowcol,
+    single_tensor_rowcol,
+)
 
 __all__ = ["MuSGD", "musgd"]
 
@@ -98,7 +104,9 @@ class MuSGD(Optimizer):
         ValueError: An option is out of its range.
     """
 
-    _last: _Decision | None  # not state: a copy starts without it
+    # Not state: a copy starts without them.
+    _last: _Decision | None
+    _blocks: dict[tuple[str, int], tuple[Tensor, list[Tensor]]]
 
     def __init__(
         self,
@@ -135,7 +143,7 @@ class MuSGD(Optimizer):
         }
         _check_options(defaults)
         super().__init__(params, defaults)
-        self._last = None
+        self._last, self._blocks = None, {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; what it leaves out it takes from the constructor's options.
@@ -154,7 +162,7 @@ class MuSGD(Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        self._last = None
+        self._last, self._blocks = None, {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned, or what a ``torch.optim.SGD``'s did.
@@ -232,65 +240,123 @@ class MuSGD(Optimizer):
         betas = self._decide(buckets, total, keep)
         self._last = _Decision(tensors, betas, keep)
         for bucket, beta in zip(buckets, betas, strict=True):
-            group, starts = bucket.group, bucket.starts
+            group = bucket.group
             if group["second_moment"] == "rowcol":
                 self._rowcol(bucket, beta, keep)
-            else:
-                musgd(
-                    bucket.params,
-                    bucket.grads,
-                    bucket.buffers,
-                    lr=group["lr"],
-                    momentum=beta,
-                    weight_decay=bucket.weight_decay,
-                    lr_in_buffer=group["lr_in_buffer"],
-                    dampening=group["dampening"],
-                    nesterov=group["nesterov"],
-                    maximize=bucket.maximize,
-                    foreach=bucket.foreach,
-                    keep=keep,
-                )
+                continue
+            starts = bucket.starts
+            musgd(
+                bucket.params,
+                bucket.grads,
+                bucket.buffers,
+                lr=group["lr"],
+                momentum=beta,
+                weight_decay=bucket.weight_decay,
+                lr_in_buffer=group["lr_in_buffer"],
+                dampening=group["dampening"],
+                nesterov=group["nesterov"],
+                maximize=bucket.maximize,
+                foreach=bucket.foreach,
+                keep=keep,
+            )
             if starts:  # of a skipped step they are zeros, as good as none unless dampened
-                for param, buffer in zip(bucket.params, bucket.buffers, strict=True):
-                    self.state[param]["momentum_buffer"] = buffer
+                for state, buffer in zip(bucket.states, bucket.buffers, strict=True):
+                    state["momentum_buffer"] = buffer
         return loss
 
     def _rowcol(self, bucket: _Bucket, beta: float | Tensor, keep: Tensor | None) -> None:
-        averages = []
-        for param in bucket.params:
-            state = self.state[param]
-            if "exp_avg_sq" not in state:
-                like = param.detach() if param.dim() < 2 else param.new_zeros(())
-                state["exp_avg_sq"] = torch.zeros_like(like, dtype=bucket.norm_dtype)
-            averages.append(state["exp_avg_sq"])
+        group, states = bucket.group, bucket.states
+        dtype, device = bucket.norm_dtype, bucket.device
         if bucket.ages is None:
-            bucket.ages = self._age(bucket.params, bucket.norm_dtype, keep)
-        rowcol(
-            bucket.params,
-            bucket.grads,
-            bucket.buffers,
-            averages,
-            bucket.ages,
-            lr=bucket.group["lr"],
-            momentum=beta,
-            weight_decay=bucket.weight_decay,
-            nesterov=bucket.group["nesterov"],
-            maximize=bucket.maximize,
-            keep=keep,
-        )
+            bucket.ages = self._age(states, dtype, device, keep)
+        weights = moving_weight(bucket.ages)
+        if keep is not None:
+            keep = keep.to(device, non_blocking=True)
+            weights = torch.where(keep, weights, 0.0)
+            if isinstance(beta, Tensor):  # of NaN, it must not get into a buffer
+                beta = torch.where(keep, beta, 1.0)
+        options: dict[str, Any] = {
+            "lr": group["lr"],
+            "weight_decay": bucket.weight_decay,
+            "nesterov": group["nesterov"],
+            "maximize": bucket.maximize,
+            "keep": keep,
+        }
+        each = isinstance(beta, Tensor) and beta.dim() > 0
+        if not bucket.foreach:
+            for i, (param, state, weight) in enumerate(
+                zip(bucket.params, states, weights.unbind(), strict=True)
+            ):
+                if bucket.starts:
+                    state["momentum_buffer"] = torch.zeros_like(param.detach())
+                if "exp_avg_sq" not in state:
+                    state["exp_avg_sq"] = (
+                        torch.zeros_like(param.detach(), dtype=dtype)
+                        if param.dim() < 2
+                        else torch.zeros((), dtype=dtype, device=device)
+                    )
+                single_tensor_rowcol(
+                    param,
+                    bucket.grads[i],
+                    state["momentum_buffer"] if bucket.buffers else None,
+                    state["exp_avg_sq"],
+                    weight,
+                    momentum=beta[i] if each else beta,  # type: ignore[index]
+                    **options,
+                )
+            return
+        for run in like_runs(bucket.params):
+            params, of = bucket.params[run], states[run]
+            shape = params[0].shape
+            buffers = None
+            if bucket.buffers:
+                buffers = self._joined("momentum_buffer", of, shape, params[0].dtype, device)
+            means = shape if len(shape) < 2 else shape[:0]
+            multi_tensor_rowcol(
+                params,
+                bucket.grads[run],
+                buffers,
+                self._joined("exp_avg_sq", of, means, dtype, device),
+                weights[run],
+                momentum=beta[run] if each else beta,  # type: ignore[index]
+                **options,
+            )
 
-    def _age(self, owners: list[Tensor], dtype: torch.dtype, keep: Tensor | None) -> Tensor:
-        """Count this step in the owners' state: how often their running means move, shape (n,)."""
-        steps = []
-        for param in owners:
-            state = self.state[param]
-            if "step" not in state:
-                state["step"] = torch.zeros((), dtype=dtype, device=param.device)
-            steps.append(state["step"])
-        ages = torch.stack(steps).to(dtype) + 1
-        kept = ages if keep is None else ages - keep.to(ages.device).logical_not().to(dtype)
-        torch._foreach_copy_(steps, list(kept.unbind()))
-        return ages
+    def _age(
+        self,
+        states: list[dict[str, Any]],
+        dtype: torch.dtype,
+        device: torch.device,
+        keep: Tensor | None,
+    ) -> Tensor:
+        """Count this step in n states: how often their running means have moved, shape (n,)."""
+        ages = self._joined("step", states, torch.Size(()), dtype, device)
+        return ages.add_(1 if keep is None else keep.to(ages, non_blocking=True))
+
+    def _joined(
+        self,
+        name: str,
+        states: list[dict[str, Any]],
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """What n states hold under a name, as one tensor of shape (n, *shape); zeros at first.
+
+        The states hold views of it. It is joined anew where one of them holds another tensor than
+        at the last step: once loaded, copied or cast, or as the set of gradients changes.
+        """
+        held = [state.get(name) for state in states]
+        whole, views = self._blocks.get((name, id(states[0])), (None, []))
+        if whole is None or len(held) != len(views) or not all(map(operator.is_, held, views)):
+            whole = torch.zeros((len(held), *shape), dtype=dtype, device=device)
+            views = list(whole.unbind())
+            for state, view, value in zip(states, views, held, strict=True):
+                if value is not None:
+                    view.copy_(value)
+                state[name] = view
+            self._blocks[name, id(states[0])] = whole, views
+        return whole
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
@@ -299,7 +365,8 @@ class MuSGD(Optimizer):
         """The group's tensors with a gradient, by device, dtype and whether they have a buffer."""
         buckets: dict[tuple[torch.device, torch.dtype, bool], _Bucket] = {}
         has_momentum = group["momentum"] != 0
-        for param in group["params"]:
+        scaled = group["second_moment"] == "rowcol"
+        for param in _by_shape(group["params"]) if scaled else group["params"]:
             grad = param.grad
             if grad is None:
                 continue
@@ -308,12 +375,19 @@ class MuSGD(Optimizer):
                     "MuSGD does not support sparse gradients, such as this one of shape "
                     f"{tuple(grad.shape)}; torch.optim.SGD does"
                 )
-            buffer = self.state[param].get("momentum_buffer") if has_momentum else None
+            if scaled and param.is_complex():
+                raise RuntimeError(
+                    "second_moment='rowcol' does not support complex parameters, such as this one "
+                    f"of shape {tuple(param.shape)}; second_moment='none' does"
+                )
+            state = self.state[param]
+            buffer = state.get("momentum_buffer") if has_momentum else None
             key = (param.device, param.dtype, buffer is None)
             bucket = buckets.get(key)
             if bucket is None:
                 bucket = buckets[key] = _Bucket(group)
             bucket.params.append(param)
+            bucket.states.append(state)
             bucket.grads.append(grad)
             if has_momentum:
                 bucket.buffers.append(buffer)
@@ -378,20 +452,17 @@ class MuSGD(Optimizer):
         Returns:
             Shape (n,); 0 where no gradient has ever been other than zero.
         """
-        averages: list[Tensor] = []
-        for param in owners:
-            state = self.state[param]
-            if "square_avg" not in state:
-                state["square_avg"] = squared.new_zeros(())
-            averages.append(state["square_avg"])
-        ages = self._age(owners, squared.dtype, keep).to(squared.device, non_blocking=True)
+        states = bucket.states if bucket is not None else [self.state[p] for p in owners]
+        device = owners[0].device
+        average = self._joined("square_avg", states, torch.Size(()), squared.dtype, device)
+        ages = self._age(states, squared.dtype, device, keep)
         if bucket is not None:
             bucket.ages = ages
-        average = torch.stack(averages).to(squared)
-        moved = average.lerp(squared, moving_weight(ages))
+        before = average.to(squared, non_blocking=True)
+        moved = before.lerp(squared, moving_weight(ages.to(squared, non_blocking=True)))
         if keep is not None:
-            moved = torch.where(keep.to(squared.device, non_blocking=True), moved, average)
-        torch._foreach_copy_(averages, moved.unbind())
+            moved = torch.where(keep.to(squared.device, non_blocking=True), moved, before)
+        average.copy_(moved, non_blocking=True)
         return squared / moved.clamp(min=torch.finfo(moved.dtype).tiny)
 
     def _count_skipped(self, skipped: Tensor | int) -> None:
@@ -405,6 +476,7 @@ class _Bucket:
 
     group: dict[str, Any]
     params: list[Tensor] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     buffers: list[Tensor | None] = field(default_factory=list)
     ages: Tensor | None = None
@@ -508,6 +580,14 @@ def _judge(
     norms = torch.cat([bucket.norms.to(device, non_blocking=True) for bucket in buckets])
     total = torch.linalg.vector_norm(norms)
     return total, torch.isfinite(total) if guarded else None
+
+
+def _by_shape(params: list[Tensor]) -> Iterator[Tensor]:
+    """Like shapes, which are worked on together, side by side."""
+    shapes: dict[torch.Size, list[Tensor]] = {}
+    for param in params:
+        shapes.setdefault(param.shape, []).append(param)
+    return chain.from_iterable(shapes.values())
 
 
 def _foreach_by_default(params: list[Tensor]) -> bool:

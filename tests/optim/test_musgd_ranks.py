@@ -1,6 +1,6 @@
 """Two processes that train one model take the same steps, as one process would.
 
-Each holds all of it (DDP) or a half of each tensor (FSDP2).
+Each holds all of it (DDP) or a part of each tensor's rows (FSDP2), of 3 rows not the same part.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ KINDS: list[dict[str, Any]] = [
     {"norm_scope": "global"},
     {"adapt_factor": "auto"},
     {"adapt_factor": "auto", "norm_scope": "global", "skip_nonfinite": True},
+    {"second_moment": "rowcol", "adapt_factor": 0, "nesterov": True},
+    {"second_moment": "rowcol", "adapt_factor": "auto", "skip_nonfinite": True},
 ]
 
 
