@@ -40,8 +40,8 @@ DEMO_SETTINGS: dict[str, Any] = {
 """What ``musgd demo`` trains with, on whatever machine.
 
 768 steps of .25 s on one core of an x86 server; memory 1.1 GB. On ``val``, seed 0: mAP50 .989 and
-mAP50-95 .807 (one thread), mAP50 .958 by the sixth epoch. What musgd was before, without rowcol, got
-.867 and .578 at its lr of .03 (two threads).
+mAP50-95 .807 (one thread), mAP50 .958 by the sixth epoch. What musgd was before, without rowcol,
+got .867 and .578 at its lr of .03 (two threads).
 """
 
 _YAML_NAME = "demo.yaml"
