@@ -26,6 +26,8 @@ KINDS = [
     {"adapt_factor": "auto", "norm_scope": "global", "maximize": True},
     {"decay_in_norm": True},
     {"momentum": 0.0},
+    {"second_moment": "rowcol", "adapt_factor": 0, "nesterov": True},
+    {"second_moment": "rowcol", "adapt_factor": "auto", "maximize": True},
 ]
 
 
