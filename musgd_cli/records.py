@@ -1266,7 +1266,9 @@ class Confirmation(Frozen):
         return self.baseline_val_loss - self.best_val_loss
 
 
-StudyVerdict = Literal["holds", "does not hold", "not confirmed", "baseline is best", "unfinished"]
+StudyVerdict = Literal[
+    "holds", "does not hold", "not confirmed", "baseline is best", "all diverged", "unfinished"
+]
 
 
 class Study(Record):

@@ -150,6 +150,7 @@ def _settle(terminal: Terminal, jobs: int, **options: Any) -> Plan:
     from musgd_cli.commands.train import CANNOT_TRAIN
     from musgd_cli.errors import UnsupportedError, UsageError
     from musgd_cli.hardware import detect, usable_cores
+    from musgd_cli.sections import is_weights
     from musgd_cli.settings import change
     from musgd_cli.train import checkpoint, sandbox
 
@@ -163,7 +164,7 @@ def _settle(terminal: Terminal, jobs: int, **options: Any) -> Plan:
     if plan.train.data is None:
         raise UsageError("no data set to tune for", "musgd tune --data YAML")
     sandbox.require_installed()
-    if plan.train.model.lower().endswith(".pt"):
+    if is_weights(plan.train.model):
         checkpoint.require_archive(Path(plan.train.model))
     if jobs > 1 and not plan.train.threads:
         return change(plan, {"train.threads": (max(usable_cores() // jobs, 1), "--jobs")})
@@ -274,7 +275,7 @@ def _keep(study: Study, folder: Path, base: str, destination: Path) -> Study:
     from musgd_cli.report import tuning
     from musgd_cli.storage import write_record, write_text
 
-    if study.verdict != "unfinished":
+    if study.verdict not in ("unfinished", "all diverged"):
         tuned_profile.write(
             base,
             destination,

@@ -622,7 +622,9 @@ def _verdict(
     """
     if len(trials) < request.trials or any(trial.state == "running" for trial in trials):
         return "unfinished"
-    if best is None or best == baseline:
+    if best is None:
+        return "all diverged"
+    if best == baseline:
         return "baseline is best"
     if len(confirmations) < max(request.confirm, 1):
         return "not confirmed"

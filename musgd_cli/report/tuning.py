@@ -59,6 +59,8 @@ def verdict(study: Study) -> Iterator[str]:
     told = [trial for trial in study.trials if trial.state != "running"]
     if study.verdict == "unfinished":
         yield f"unfinished: {len(told)} of {count(study.asked, 'trial')} have ended"
+    elif study.verdict == "all diverged":
+        yield "every trial diverged: begin with a lower rate, --set optim.lr=VALUE"
     elif study.verdict == "baseline is best":
         yield f"no trial has a lower validation loss than the profile's own values ({_own(study)})"
     if best is None or baseline is None or best.number == baseline.number:
