@@ -8,6 +8,7 @@ absent.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -268,15 +269,16 @@ def _optim_gaps(
 def _contradictions(tables: Tables) -> list[str]:
     """Name the values that one of the optimizers cannot be built with."""
     faults = []
-    for optimizer in OPTIMIZERS:
-        own = tables.per_optimizer.get(optimizer, {})
+    for optimizer, fine_tunes in itertools.product(OPTIMIZERS, (False, True)):
         values = {
-            key: value.value
-            for value in tables.values(optimizer)
+            key: value
+            for value in tables.values(optimizer, fine_tunes=fine_tunes)
             if value.key.startswith("optim.")
             and optimizer_has(optimizer, key := value.key.removeprefix("optim."))
         }
-        for found in contradictions({**values, "name": optimizer}):
-            table = f"optim.{optimizer}" if found.key in own else "optim"
+        settled = {key: value.value for key, value in values.items()}
+        for found in contradictions({**settled, "name": optimizer}):
+            given = values.get(found.key)
+            table = (given and given.table) or "optim"
             faults.append(f"{table}.{found.key}: {optimizer} cannot be so: {found.what}")
-    return faults
+    return list(dict.fromkeys(faults))

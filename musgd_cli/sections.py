@@ -106,6 +106,11 @@ def may_be_absent(key: str) -> bool:
     return type(None) in get_args(_field(key).annotation)
 
 
+def is_weights(model: str) -> bool:
+    """Tell whether ``train.model`` names weights to start from, and not a model to build."""
+    return model.lower().endswith(".pt")
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return `` (did you mean …?)`` with the nearest of ``words``, or nothing."""
     near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
@@ -248,6 +253,10 @@ def from_text(key: str, text: str) -> Any:
 # ------------------------------------------------------------------------------- tables of a file
 
 
+FINE_TUNING = "fine-tuning"
+"""The table in an optimizer's own whose values hold where training starts from weights."""
+
+
 class Value(NamedTuple):
     """One value of a file: its ``section.key``, and the table of an optimizer it stood in."""
 
@@ -264,14 +273,26 @@ class Tables:
     """``section.key`` to value."""
     per_optimizer: Mapping[str, Mapping[str, Any]]
     """Optimizer to the values of its own ``[optim.NAME]``."""
+    fine_tuning: Mapping[str, Mapping[str, Any]]
+    """Optimizer to the values of ``[optim.NAME.fine-tuning]``: they hold where training starts
+    from weights."""
     faults: tuple[str, ...] = field(default=())
     """Each ``section.key: what``."""
 
-    def values(self, optimizer: str) -> Iterator[Value]:
-        """Yield the values that hold when ``optimizer`` is the one; its own table goes first."""
-        own = self.per_optimizer.get(optimizer, {})
-        for key, value in own.items():
-            yield Value(f"optim.{key}", value, f"optim.{optimizer}")
+    def values(self, optimizer: str, *, fine_tunes: bool = False) -> Iterator[Value]:
+        """Yield the values that hold when ``optimizer`` is the one; its own tables go first.
+
+        Args:
+            optimizer: Its name.
+            fine_tunes: Training starts from weights.
+        """
+        table = f"optim.{optimizer}"
+        own = {key: (value, table) for key, value in self.per_optimizer.get(optimizer, {}).items()}
+        if fine_tunes:
+            for key, value in self.fine_tuning.get(optimizer, {}).items():
+                own[key] = (value, f"{table}.{FINE_TUNING}")
+        for key, (value, where) in own.items():
+            yield Value(f"optim.{key}", value, where)
         for key, value in self.common.items():
             if key.removeprefix("optim.") not in own or not key.startswith("optim."):
                 yield Value(key, value, None)
@@ -284,6 +305,7 @@ def read_tables(data: Mapping[str, Any]) -> Tables:
     """
     common: dict[str, Any] = {}
     per_optimizer: dict[str, dict[str, Any]] = {}
+    fine_tuning: dict[str, dict[str, Any]] = {}
     faults: list[str] = []
     for section in SECTIONS:
         table = data.get(section, {})
@@ -292,22 +314,30 @@ def read_tables(data: Mapping[str, Any]) -> Tables:
             continue
         for key, value in table.items():
             if section == "optim" and isinstance(value, Mapping):
-                per_optimizer[key] = _read_optimizer(key, value, faults)
+                own = dict(value)
+                starts = own.pop(FINE_TUNING, {})
+                per_optimizer[key] = _read_optimizer(key, own, faults)
+                if not isinstance(starts, Mapping):
+                    faults.append(f"optim.{key}.{FINE_TUNING}: {_shown(starts)} is not a table")
+                elif key in OPTIMIZERS:
+                    fine_tuning[key] = _read_optimizer(key, starts, faults, f".{FINE_TUNING}")
             elif section == "optim" and key in OPTIMIZERS:
                 faults.append(f"optim.{key}: {_shown(value)} is not a table")
             else:
                 _read_value(f"{section}.{key}", value, common, faults)
-    return Tables(common, per_optimizer, tuple(faults))
+    return Tables(common, per_optimizer, fine_tuning, tuple(faults))
 
 
-def _read_optimizer(name: str, table: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+def _read_optimizer(
+    name: str, table: Mapping[str, Any], faults: list[str], below: str = ""
+) -> dict[str, Any]:
     if name not in OPTIMIZERS:
         faults.append(f"optim.{name}: unknown optimizer{did_you_mean(name, OPTIMIZERS)}")
         return {}
     own: dict[str, Any] = {}
     known = [key for key in OptimSettings.model_fields if key != "name"]
     for key, value in table.items():
-        where = f"optim.{name}.{key}"
+        where = f"optim.{name}{below}.{key}"
         if key == "name":
             faults.append(f"{where}: the name stands in [optim]")
         elif key not in known:

@@ -28,6 +28,7 @@ from musgd_cli.sections import (
     contradictions,
     did_you_mean,
     from_text,
+    is_weights,
     nearest_setting,
     optimizer_has,
     read_tables,
@@ -56,13 +57,13 @@ class _File:
     """What ``musgd.toml`` says; empty where there is none."""
 
     path: Path
-    tables: Tables = field(default_factory=lambda: Tables({}, {}))
+    tables: Tables = field(default_factory=lambda: Tables({}, {}, {}))
     profile: str | None = None
     target: str | None = None
     faults: tuple[str, ...] = ()
 
-    def layer(self, optimizer: str) -> _Layer:
-        return _from_tables(self.tables, optimizer, str(self.path))
+    def layer(self, optimizer: str, *, fine_tunes: bool = False) -> _Layer:
+        return _from_tables(self.tables, optimizer, fine_tunes, str(self.path))
 
 
 def settle(
@@ -78,7 +79,8 @@ def settle(
 ) -> Plan:
     """Settle every setting of a run.
 
-    The optimizer is settled first: it decides which of the ``[optim.NAME]`` tables hold.
+    The optimizer and the model are settled first: they decide which of the ``[optim.NAME]`` and
+    ``[optim.NAME.fine-tuning]`` tables hold.
 
     Args:
         host: The machine whose profile is taken where none is named.
@@ -112,8 +114,10 @@ def settle(
     _refuse(faults)
 
     earlier = {key: _Given(was.value, was.source) for key, was in (inherited or {}).items()}
-    layers = [options, variables, settings_file.layer(optimizer), earlier]
-    layers += _profile_layers(trains, runs, optimizer)
+    begins = (options, variables, settings_file.layer(optimizer), earlier)
+    fine_tunes = _fine_tunes(begins, trains)
+    layers = [options, variables, settings_file.layer(optimizer, fine_tunes=fine_tunes), earlier]
+    layers += _profile_layers(trains, runs, optimizer, fine_tunes)
     settings = {
         key: _settled(key, layers)
         for key in KEYS
@@ -288,10 +292,10 @@ def _read_flags(flags: Mapping[str, Any], spelling: Mapping[str, str], faults: l
     return layer
 
 
-def _from_tables(tables: Tables, optimizer: str, source: str) -> _Layer:
+def _from_tables(tables: Tables, optimizer: str, fine_tunes: bool, source: str) -> _Layer:
     return {
         key: _Given(value, f"{source} [{table}]" if table else source)
-        for key, value, table in tables.values(optimizer)
+        for key, value, table in tables.values(optimizer, fine_tunes=fine_tunes)
     }
 
 
@@ -307,6 +311,13 @@ def _optimizer(layers: Iterable[_Layer], profile: Profile) -> str:
         if "optim.name" in layer:
             return str(layer["optim.name"].value)
     return str(profile.optim["name"])
+
+
+def _fine_tunes(layers: Iterable[_Layer], profile: Profile) -> bool:
+    for layer in layers:
+        if "train.model" in layer:
+            return is_weights(str(layer["train.model"].value))
+    return is_weights(profile.train.model)
 
 
 def _strays(layers: Iterable[_Layer], file: _File, optimizer: str) -> list[str]:
@@ -332,12 +343,15 @@ def _strays(layers: Iterable[_Layer], file: _File, optimizer: str) -> list[str]:
     return faults
 
 
-def _profile_layers(trains: Profile, runs: Profile, optimizer: str) -> list[_Layer]:
+def _profile_layers(
+    trains: Profile, runs: Profile, optimizer: str, fine_tunes: bool
+) -> list[_Layer]:
     """Return what the machine that runs the model gives, then what the one that trains gives."""
     own, target = (
         _from_tables(
             read_tables(profile.model_dump(exclude_none=True)),
             optimizer,
+            fine_tunes,
             f"profile {profile.name}",
         )
         for profile in (trains, runs)

@@ -122,6 +122,34 @@ def test_in_the_file_the_optimizers_own_table_beats_the_common_one() -> None:
     assert plan(flags={"optim.name": "adamw"}).value("optim.lr") == 0.5
 
 
+@pytest.mark.parametrize(
+    ("toml", "flags", "lr", "source"),
+    [
+        ("", {}, 0.02, "musgd.toml [optim.sgd]"),
+        ("", {"train.model": "cells.pt"}, 0.03, "musgd.toml [optim.sgd.fine-tuning]"),
+        ("", {"train.model": "cells.PT", "optim.lr": 0.5}, 0.5, "--set optim.lr"),
+        ('train.model = "cells.pt"', {}, 0.03, "musgd.toml [optim.sgd.fine-tuning]"),
+        ('train.model = "cells.pt"', {"train.model": "a.yaml"}, 0.02, "musgd.toml [optim.sgd]"),
+    ],
+)
+def test_a_table_for_fine_tuning_holds_where_training_starts_from_weights(
+    toml: str, flags: dict[str, Any], lr: float, source: str
+) -> None:
+    tables = "[optim.sgd]\nlr = 0.02\n[optim.sgd.fine-tuning]\nlr = 0.03\n"
+    settled = plan(f"{toml}\n{tables}", {**flags, "optim.name": "sgd"}).settings["optim.lr"]
+    assert (settled.value, settled.source) == (lr, source)
+
+
+def test_a_fault_below_a_table_for_fine_tuning_names_the_whole_table() -> None:
+    assert faults("[optim.musgd.fine-tuning]\nlr = -1\nsgd = 2") == [
+        "musgd.toml: optim.musgd.fine-tuning.lr: -1 is not a number above 0",
+        "musgd.toml: optim.musgd.fine-tuning.sgd: unknown key",
+    ]
+    assert faults("[optim.musgd]\nfine-tuning = 3") == [
+        "musgd.toml: optim.musgd.fine-tuning: 3 is not a table"
+    ]
+
+
 def test_a_value_for_another_optimizer_is_not_taken_in_silence() -> None:
     told = faults(
         "[optim]\nadapt_factor = 0.2\n[optim.musgd]\nnorm_scope = 'global'\n",

@@ -122,6 +122,7 @@ def require_able(plan: Plan, run: RunFolder | None) -> None:
     from musgd_cli.errors import UnsupportedError, UsageError
     from musgd_cli.hardware import detect
     from musgd_cli.runs import require_free
+    from musgd_cli.sections import is_weights
     from musgd_cli.train import checkpoint, require_unfinished, sandbox
 
     board = CANNOT_TRAIN.get(detect().board)
@@ -142,7 +143,7 @@ def require_able(plan: Plan, run: RunFolder | None) -> None:
         return
     if plan.train.name is not None:
         require_free(plan.train.name)
-    if plan.train.model.lower().endswith(".pt"):
+    if is_weights(plan.train.model):
         checkpoint.require_archive(Path(plan.train.model))
 
 
