@@ -44,7 +44,8 @@ QUICK = Scale(
     # 32 steps an epoch, 8.5 s of one core of an x86 server. Smaller images hide the objects.
     flags={"train.imgsz": 96, "train.batch": 16, "optim.warmup_epochs": 1.0},
 )
-"""About 1300 CPU seconds, by the cost of single trainings: a look, from which only large effects can be told."""
+"""About 1300 CPU seconds, by what single trainings took: a look, from which only large effects can
+be told."""
 
 FULL = Scale(
     name="full",
