@@ -222,7 +222,7 @@ def test_any_other_scale_changes_nothing_but_rounding(foreach: bool, scale: floa
 
 
 @pytest.mark.parametrize("foreach", [True, False])
-@pytest.mark.parametrize("shape", [(6, 4), (5,), ()])
+@pytest.mark.parametrize("shape", [(6, 4), (16, 32, 3, 3), (5,), ()])
 def test_gradients_that_have_only_been_zero_leave_all_but_the_decay(
     shape: tuple[int, ...], foreach: bool
 ) -> None:
