@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -136,16 +136,21 @@ def compare(
 def _targets(
     train_loss: Sequence[float], val_loss: Sequence[float], map50: Sequence[float]
 ) -> tuple[ComparisonTarget, ...]:
+    from musgd_cli.errors import UsageError
     from musgd_cli.records import ComparisonTarget
 
-    return tuple(
-        ComparisonTarget(figure=figure, value=value, given=True, why=option)
-        for figure, option, values in (
-            ("train loss", "--train-loss", train_loss),
-            ("val loss", "--val-loss", val_loss),
-            ("mAP50", "--map50", map50),
-        )
-        for value in dict.fromkeys(values)
+    def of(
+        figure: Literal["train loss", "val loss", "mAP50"], option: str, values: Sequence[float]
+    ) -> Iterator[ComparisonTarget]:
+        for value in dict.fromkeys(values):
+            if not value > 0:
+                raise UsageError(f"{option} {value:g} is no target", "give one above 0")
+            yield ComparisonTarget(figure=figure, value=value, given=True, why=option)
+
+    return (
+        *of("train loss", "--train-loss", train_loss),
+        *of("val loss", "--val-loss", val_loss),
+        *of("mAP50", "--map50", map50),
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from musgd_cli.errors import MusgdError, UsageError
 from musgd_cli.hardware import usable_cores
@@ -38,9 +38,6 @@ from musgd_cli.train.events import DivergedError, ignore, never
 
 COMPARISON_FILE = "compare.json"
 PAGE_FILE = "compare.html"
-
-LEAST_SEEDS = 3
-"""Fewer are no basis for a claim."""
 
 _DIVERGED_FILE = "diverged.txt"
 """In the folder of a trial: it did, and is not trained again."""
@@ -121,7 +118,7 @@ class _Entrant:
     """A contender, and what is known of it so far."""
 
     contender: Contender
-    role: str
+    role: Literal["baseline", "contender", "control"]
     control_of: Contender | None = None
     swept: tuple[float, ...] = ()
     lr: float | None = None
@@ -376,10 +373,10 @@ class Campaign:
             sweep_seed=SWEEP_SEED if self.setup.sweep_lr else None,
             jobs=self.setup.jobs,
             data=plan.train.data,
-            n_images=first and first.n_images,
-            n_val_images=first and first.n_val_images,
-            device=first and first.device,
-            threads=first and first.threads,
+            n_images=first.n_images if first else None,
+            n_val_images=first.n_val_images if first else None,
+            device=first.device if first else None,
+            threads=first.threads if first else None,
             host=self.setup.host,
             versions=first.versions if first else {},
         )
@@ -414,8 +411,8 @@ class Campaign:
         state = {run.optimizer_state_bytes for run in runs if run.optimizer_state_bytes is not None}
         return ContenderResult(
             optimizer=entrant.contender.label,
-            role=entrant.role,  # type: ignore[arg-type]  # a Literal, checked as it is made
-            control_of=entrant.control_of and entrant.control_of.label,
+            role=entrant.role,
+            control_of=entrant.control_of.label if entrant.control_of else None,
             settings={
                 key.removeprefix("optim."): settled.value
                 for key, settled in settings.items()
@@ -426,10 +423,10 @@ class Campaign:
             at_edge=bool(entrant.swept) and entrant.lr in (entrant.swept[0], entrant.swept[-1]),
             runs=runs,
             targets=outcomes(runs, len(targets)),
-            last_train_loss=spread(last and last.train_loss for last in lasts),
-            last_val_loss=spread(last and last.val_loss for last in lasts),
-            last_map50=spread(last and last.map50 for last in lasts),
-            last_map50_95=spread(last and last.map50_95 for last in lasts),
+            last_train_loss=spread(last.train_loss if last else None for last in lasts),
+            last_val_loss=spread(last.val_loss if last else None for last in lasts),
+            last_map50=spread(last.map50 if last else None for last in lasts),
+            last_map50_95=spread(last.map50_95 if last else None for last in lasts),
             best_map50=spread(run.best_map50 for run in runs),
             best_map50_95=spread(run.best_map50_95 for run in runs),
             seconds=spread(run.seconds for run in runs),
@@ -446,9 +443,9 @@ class Campaign:
             lr=lr,
             run=outcome.run.name,
             diverged=outcome.diverged,
-            train_loss=last and last.train_loss,
-            val_loss=last and last.val_loss,
-            map50=last and last.map50,
+            train_loss=last.train_loss if last else None,
+            val_loss=last.val_loss if last else None,
+            map50=last.map50 if last else None,
         )
 
 
@@ -463,28 +460,32 @@ def _scored_run(
     baseline: ScoredRun | None,
 ) -> ScoredRun:
     curve = outcome.curve()
-    result = None if outcome.diverged else outcome.run.result()
     crossings = tuple(None if outcome.diverged else crossing(curve, t) for t in targets)
     against = baseline.crossings if baseline is not None else crossings
+    ratios = tuple(
+        own.steps / other.steps if own is not None and other is not None else None
+        for own, other in zip(crossings, against, strict=True)
+    )
+    result = None if outcome.diverged else outcome.run.result()
     return ScoredRun(
         seed=seed,
         run=outcome.run.name,
         diverged=outcome.diverged,
         curve=curve,
         crossings=crossings,
-        steps_ratios=tuple(
-            own.steps / other.steps if own is not None and other is not None else None
-            for own, other in zip(crossings, against, strict=True)
-        ),
-        best_map50=result and max((p.map50 for p in curve if p.map50 is not None), default=None),
-        best_map50_95=result
-        and max((p.map50_95 for p in curve if p.map50_95 is not None), default=None),
-        seconds=result and result.seconds,
-        optimizer_ms=result and result.optimizer_ms,
-        optimizer_state_bytes=result and result.optimizer_state_bytes,
-        peak_memory_mb=result and result.peak_memory_mb,
-        beta_mean=result and result.beta_mean,
+        steps_ratios=ratios,
+        best_map50=_best(point.map50 for point in curve) if result else None,
+        best_map50_95=_best(point.map50_95 for point in curve) if result else None,
+        seconds=result.seconds if result else None,
+        optimizer_ms=result.optimizer_ms if result else None,
+        optimizer_state_bytes=result.optimizer_state_bytes if result else None,
+        peak_memory_mb=result.peak_memory_mb if result else None,
+        beta_mean=result.beta_mean if result else None,
     )
+
+
+def _best(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 # ------------------------------------------------------------------------------------ its folder

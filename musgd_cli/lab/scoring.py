@@ -171,8 +171,8 @@ def outcomes(runs: Sequence[ScoredRun], n_targets: int) -> tuple[TargetOutcome, 
             TargetOutcome(
                 reached=sum(each is not None for each in crossings),
                 of=len(runs),
-                steps=spread(each and each.steps for each in crossings),
-                seconds=spread(each and each.seconds for each in crossings),
+                steps=spread(each.steps if each else None for each in crossings),
+                seconds=spread(each.seconds if each else None for each in crossings),
                 steps_ratio=spread(run.steps_ratios[at] for run in runs),
             )
         )

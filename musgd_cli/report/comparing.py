@@ -12,7 +12,6 @@ if TYPE_CHECKING:
         ComparisonTarget,
         ContenderResult,
         OptimizerComparison,
-        Spread,
         TargetOutcome,
     )
 
@@ -25,31 +24,11 @@ def target_title(target: ComparisonTarget) -> str:
     return f"{target.figure} {target.value:.4g}"
 
 
-def spread_text(spread: Spread | None, digits: int, *, missing: str = "-") -> str:
-    """Return a median and its range."""
-    if spread is None:
-        return missing
-    median = f"{spread.median:.{digits}f}"
-    if spread.n == 1:
-        return median
-    return f"{median} ({spread.low:.{digits}f} to {spread.high:.{digits}f})"
-
-
-def steps_text(outcome: TargetOutcome) -> str:
-    """Return the steps to a target, or how many runs got there."""
-    return spread_text(outcome.steps, 0, missing=reached_text(outcome))
-
-
 def reached_text(outcome: TargetOutcome) -> str:
     """Say how many runs got to a target."""
     if not outcome.reached:
         return "never"
     return f"{outcome.reached} of {outcome.of}"
-
-
-def ratio_text(outcome: TargetOutcome) -> str:
-    """Return the ratio of the steps to those of the baseline."""
-    return spread_text(outcome.steps_ratio, 2)
 
 
 def target_lines(result: OptimizerComparison) -> Iterator[str]:

@@ -18,7 +18,7 @@ from musgd_cli.report.look import COLORS, style_sheet
 from musgd_cli.report.page.charts import WIDE, at_both_widths, canvas, grid, text_at
 from musgd_cli.report.page.environments import facts, host_facts
 from musgd_cli.report.page.markup import document, node, section
-from musgd_cli.report.page.scales import spanning
+from musgd_cli.report.page.scales import Scale, spanning
 from musgd_cli.report.page.table import sortable
 from musgd_cli.report.wording import count, data_title
 
@@ -191,30 +191,28 @@ def _plot(
         title = node("title", target_title(target))
         line = node("line", x1=left, x2=right, y1=at, y2=at, class_="target")
         svg.append(node("g", title, line))
-    for thin in (True, False):
-        for contender in reversed(result.contenders):
-            look = looks[contender.optimizer]
-            curves = [run.curve for run in contender.runs]
-            lines = (
-                curves if thin and len(curves) > 1 else [] if thin else [_median(curves, figure)]
-            )
-            for curve in lines:
-                points = _points(curve, figure) if thin else curve
-                path = " ".join(f"{x(step):.1f},{y.within(value):.1f}" for step, value in points)
-                if not path:
-                    continue
-                about = f"{_name_with_rate(contender)}\n{name} {points[-1][1]:.3f} at last"
-                svg.append(
-                    node(
-                        "polyline",
-                        None if thin else node("title", about),
-                        points=path,
-                        class_="run thin" if thin else "run",
-                        style=look.style,
-                        stroke_dasharray=look.dash,
-                    )
-                )
+    drawn = list(reversed(result.contenders))  # the baseline on top
+    for contender in drawn if result.request.seeds > 1 else ():
+        for run in contender.runs:
+            svg.append(_line(_points(run.curve, figure), x, y, looks[contender.optimizer], "thin"))
+    for contender in drawn:
+        points = _median([run.curve for run in contender.runs], figure)
+        if points:
+            line = _line(points, x, y, looks[contender.optimizer], "median")
+            about = f"{_name_with_rate(contender)}\n{name} {points[-1][1]:.3f} at last"
+            line.append(node("title", about))
+            svg.append(line)
     return svg
+
+
+def _line(
+    points: Sequence[tuple[float, float]], x: Scale, y: Scale, look: _Look, kind: str
+) -> Element:
+    path = " ".join(f"{x(step):.1f},{y.within(value):.1f}" for step, value in points)
+    dash = look.dash
+    return node(
+        "polyline", points=path, class_=f"run {kind}", style=look.style, stroke_dasharray=dash
+    )
 
 
 def _shown_values(result: OptimizerComparison, figure: _Figure, name: str) -> list[float]:

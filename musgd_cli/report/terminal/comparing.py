@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from musgd_cli.report.comparing import (
-    cautions,
-    conditions,
-    ratio_text,
-    spread_text,
-    steps_text,
-    target_title,
-)
+from musgd_cli.report.comparing import cautions, conditions, reached_text, target_title
 from musgd_cli.report.terminal.training import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
-    from musgd_cli.records import ContenderResult, CurvePoint, EpochLog, OptimizerComparison
+    from musgd_cli.records import (
+        ContenderResult,
+        CurvePoint,
+        EpochLog,
+        OptimizerComparison,
+        Spread,
+    )
 
 _ENDLESS = 10_000
 
-_Cell = Callable[["ContenderResult"], str]
-_Column = tuple[str, str, _Cell]
-"""Heading, what stands small below it, and the cell."""
+_NAME = 28
+"""Most characters of a line of an optimizer's name."""
+
+_Cell = tuple[str, str]
+"""A figure, and what stands small below it."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    below: str
+    cell: Callable[[ContenderResult], _Cell]
 
 
 def comparing_table(result: OptimizerComparison) -> RenderableType:
@@ -51,8 +61,8 @@ class _Tables:
         endless = options.update(width=_ENDLESS)
 
         def fits(columns: Sequence[_Column]) -> bool:
-            table = self._table(columns)
-            return console.measure(table, options=endless).maximum <= options.max_width
+            wanted = console.measure(self._table(columns), options=endless).maximum
+            return wanted <= options.max_width
 
         part: list[_Column] = []
         for column in _columns(self._result):
@@ -68,54 +78,89 @@ class _Tables:
         from rich.text import Text
 
         table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
-        table.add_column("optimizer", overflow="fold", max_width=34)
-        for heading, below, _ in columns:
-            table.add_column(
-                Text.assemble(heading, "\n", (below, "dim")), justify="right", no_wrap=True
-            )
+        table.add_column("optimizer", overflow="fold", max_width=_NAME)
+        for column in columns:
+            heading = Text.assemble(column.heading, "\n", (column.below, "dim"))
+            table.add_column(heading, justify="right", no_wrap=True)
         for contender in self._result.contenders:
-            style = {"baseline": "bold", "control": "dim"}.get(contender.role, "")
-            cells = (Text(cell(contender)) for _, _, cell in columns)
-            table.add_row(Text(contender.optimizer), *cells, style=style)
+            cells = []
+            for column in columns:
+                figure, below = column.cell(contender)
+                cells.append(Text.assemble(figure, *(("\n", (below, "dim")) if below else ())))
+            style = "bold" if contender.role == "baseline" else ""
+            table.add_row(_name(contender), *cells, style=style)
         return table
 
 
+def _name(contender: ContenderResult) -> RenderableType:
+    from rich.text import Text
+
+    # A long one is cut before a setting, not within it.
+    name, *settings = contender.optimizer.split(":")
+    lines = [name]
+    for setting in settings:
+        if len(lines[-1]) + len(setting) < _NAME:
+            lines[-1] += f":{setting}"
+        else:
+            lines.append(f"  :{setting}")
+    text = Text("\n".join(lines))
+    if contender.role != "contender":
+        text.append(f"\n{contender.role}", "dim")
+    return text
+
+
 def _columns(result: OptimizerComparison) -> Iterator[_Column]:
-    yield "lr", "swept" if result.request.sweep_lr else "", _lr
+    yield _Column("lr", "swept" if result.request.sweep_lr else "", _lr)
     for at, target in enumerate(result.targets):
-        yield target_title(target), "steps", lambda c, at=at: steps_text(c.targets[at])  # type: ignore[misc]
-        yield "ratio", "to sgd's", lambda c, at=at: ratio_text(c.targets[at])  # type: ignore[misc]
-    yield "val loss", "last", lambda c: spread_text(c.last_val_loss, 3)
-    yield "mAP50", "last", lambda c: spread_text(c.last_map50, 3)
-    yield "mAP50-95", "last", lambda c: spread_text(c.last_map50_95, 3)
-    yield "step", "ms", lambda c: "-" if c.optimizer_ms is None else f"{c.optimizer_ms.median:.2f}"
-    yield "state", "MB", _state
-    yield (
-        "memory",
-        "MB",
-        lambda c: "-" if not c.peak_memory_mb else f"{c.peak_memory_mb.median:.0f}",
-    )
+        cell = partial(_to_target, at)
+        yield _Column(target_title(target), "steps, ratio", cell)
+    yield _Column("val loss", "last", lambda c: _spread(c.last_val_loss, 3))
+    yield _Column("mAP50", "last", lambda c: _spread(c.last_map50, 3))
+    yield _Column("mAP50-95", "last", lambda c: _spread(c.last_map50_95, 3))
+    yield _Column("step", "ms", lambda c: _spread(c.optimizer_ms, 2))
+    yield _Column("state", "MB", _state)
+    yield _Column("memory", "MB", lambda c: _spread(c.peak_memory_mb, 0))
 
 
-def _lr(contender: ContenderResult) -> str:
+def _lr(contender: ContenderResult) -> _Cell:
     if contender.lr is None:
-        return "diverged"
-    return f"{contender.lr:g}{'*' if contender.at_edge else ''}"
+        return "diverged", ""
+    return f"{contender.lr:g}", "edge" if contender.at_edge else ""
 
 
-def _state(contender: ContenderResult) -> str:
+def _to_target(at: int, contender: ContenderResult) -> _Cell:
+    outcome = contender.targets[at]
+    if outcome.steps is None:
+        return reached_text(outcome), ""
+    figure, below = _spread(outcome.steps, 0)
+    ratio, ratio_below = _spread(outcome.steps_ratio, 2)
+    if contender.role == "baseline" or outcome.steps_ratio is None:
+        return figure, below
+    return f"{figure}  {ratio}x", f"{below}  {ratio_below}".strip()
+
+
+def _spread(spread: Spread | None, digits: int) -> _Cell:
+    if spread is None:
+        return "-", ""
+    if spread.n == 1:
+        return f"{spread.median:.{digits}f}", ""
+    return f"{spread.median:.{digits}f}", f"{spread.low:.{digits}f}..{spread.high:.{digits}f}"
+
+
+def _state(contender: ContenderResult) -> _Cell:
     state = contender.optimizer_state_bytes
-    return "-" if state is None else f"{state / 2**20:.2f}"
+    return ("-", "") if state is None else (f"{state / 2**20:.2f}", "")
 
 
 def _legend(result: OptimizerComparison) -> Iterator[str]:
     several = result.request.seeds > 1
     yield (
-        f"{'median (lowest to highest of the seeds)' if several else 'one seed'}; steps and ratio "
-        "to a target: linear between the ends of epochs, the ratio is that of the same seed"
+        f"{'median, below it lowest..highest of the seeds' if several else 'one seed'}; steps to a "
+        f"target: linear between the ends of epochs; x: of the steps of "
+        f"{result.contenders[0].optimizer} with the same seed"
     )
     if any(contender.at_edge for contender in result.contenders):
-        yield "* the best of its sweep is the first or last: a better rate may lie beyond"
+        yield "edge: the best of its sweep is the first or last, and a better may lie beyond"
 
 
 # ------------------------------------------------------------------------------------- meanwhile
