@@ -145,7 +145,7 @@ def multi_tensor_rowcol(
         means.add_(exp_avg_sqs.unsqueeze(1), alpha=ROW_FLOOR**2)
         inverses = means.clamp_(min=torch.finfo(x.dtype).tiny).reciprocal_().unsqueeze(1)
         floor = x.new_full((1, 1, 1), COLUMN_FLOOR)
-        # Not by alpha: times the inverse of a row of zeros it is infinite, and infinity times 0 NaN.
+        # Not by alpha: times the inverse of a row of zeros it is infinite, and times 0 NaN.
         scales = torch.baddbmm(floor, inverses, squares, beta=rows).mul_(columns / rows)
         update = torch.mul(x, inverses.sqrt_().mT, out=squares).mul_(scales.rsqrt_())
         update = update.view(n, *shape)
