@@ -273,6 +273,7 @@ def _keep(study: Study, folder: Path, base: str, destination: Path) -> Study:
     """Write the study's record and summary, and once it has a verdict the profile."""
     from musgd_cli.lab import tuned_profile
     from musgd_cli.report import tuning
+    from musgd_cli.sections import is_weights
     from musgd_cli.storage import write_record, write_text
 
     if study.verdict not in ("unfinished", "all diverged"):
@@ -281,6 +282,7 @@ def _keep(study: Study, folder: Path, base: str, destination: Path) -> Study:
             destination,
             study=study.name,
             optimizer=study.optimizer,
+            fine_tunes=is_weights(study.model),
             values=study.recommended,
             reasons=tuning.reasons(study),
             heading=tuning.heading(study),

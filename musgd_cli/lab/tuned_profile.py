@@ -12,6 +12,7 @@ from typing import Any
 from musgd_cli import profiles
 from musgd_cli.errors import MusgdError, UsageError
 from musgd_cli.records import Host
+from musgd_cli.sections import FINE_TUNING, read_tables
 from musgd_cli.storage import write_text
 
 WIDTH = 100
@@ -39,6 +40,7 @@ def write(
     *,
     study: str,
     optimizer: str,
+    fine_tunes: bool,
     values: Mapping[str, Any],
     reasons: Mapping[str, str],
     heading: str,
@@ -51,6 +53,7 @@ def write(
         destination: A ``.toml`` file, whose stem becomes the copy's name.
         study: The study that the values are from.
         optimizer: Whose table takes the values of ``[optim]``.
+        fine_tunes: They hold where training starts from weights, and go into that table of its.
         values: ``section.key`` to value.
         reasons: ``section.key`` to the comment above it.
         heading: The comment at the head of the file.
@@ -65,16 +68,16 @@ def write(
     source = profiles.load(base)
     lines = profiles.read_text(profiles.find(base)).splitlines()
     _set_name(lines, destination.stem)
+    own = f"optim.{optimizer}.{FINE_TUNING}" if fine_tunes else f"optim.{optimizer}"
     for key, value in values.items():
         section, _, name = key.partition(".")
-        table = f"optim.{optimizer}" if section == "optim" else section
-        _place(lines, table, name, value, reasons[key])
+        _place(lines, own if section == "optim" else section, name, value, reasons[key])
     if host.board not in source.boards:
         for name in BOARD_KEYS:
             _append(lines, "train", name, "not measured on this board")
     head = [_mark(study), *_comment(heading), ""]
     write_text(destination, "\n".join([*head, *lines]) + "\n")
-    _require_as_meant(destination, optimizer, values)
+    _require_as_meant(destination, optimizer, fine_tunes, values)
 
 
 def _mark(study: str) -> str:
@@ -134,8 +137,12 @@ def _span(lines: list[str], table: str) -> tuple[int, int]:
             while following < len(lines) and lines[following - 1].startswith("#"):
                 following -= 1
             return index + 1, following
-    lines += ["", f"[{table}]"]
-    return len(lines), len(lines)
+    parent = table.rpartition(".")[0]
+    end = _span(lines, parent)[1] if parent else len(lines)
+    while end and not lines[end - 1].strip():
+        end -= 1
+    lines[end:end] = ["", f"[{table}]"]
+    return end + 2, end + 2
 
 
 def _find(lines: Sequence[str], where: range, key: str) -> int | None:
@@ -153,17 +160,17 @@ def _toml(value: Any) -> str:
     return repr(float(value))
 
 
-def _require_as_meant(file: Path, optimizer: str, values: Mapping[str, Any]) -> None:
+def _require_as_meant(
+    file: Path, optimizer: str, fine_tunes: bool, values: Mapping[str, Any]
+) -> None:
     """Read back what was written by lines: TOML can be written in ways that they do not show."""
     faults = profiles.check(file)
     if not faults:
-        written = profiles.load(str(file)).model_dump()
-        own = written["optim"].get(optimizer, {})
-        for key, value in values.items():
-            section, _, name = key.partition(".")
-            table = own if section == "optim" else written[section]
-            if table.get(name) != value:
-                faults = (f"{key} is not {value}",)
+        tables = read_tables(profiles.read_toml(file))
+        written = {each.key: each.value for each in tables.values(optimizer, fine_tunes=fine_tunes)}
+        faults = tuple(
+            f"{key} is not {value}" for key, value in values.items() if written.get(key) != value
+        )
     if faults:
         file.unlink()
         raise MusgdError(
