@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -38,6 +39,9 @@ _CURVES: Mapping[str, _Figure] = {
     "val loss": lambda point: point.val_loss,
     "mAP50": lambda point: point.map50,
 }
+
+_SHOWN = 0.85
+"""Share of the losses, from the lowest, that their axis holds."""
 
 _HUES = tuple(name for name in COLORS if name != "grey")
 
@@ -158,9 +162,9 @@ def _curves(result: OptimizerComparison, looks: Mapping[str, _Look]) -> Element:
 
 def _about_curve(name: str) -> str:
     if name == "train loss":
-        return "mean of each epoch, drawn at its end; the first epochs of a warm-up are cut off"
+        return "mean of each epoch, drawn at its end; the highest are cut off"
     if name == "val loss":
-        return "of the averaged weights, at the end of each epoch"
+        return "of the averaged weights, at the end of each epoch; the highest are cut off"
     return "on val, at the end of each epoch"
 
 
@@ -216,13 +220,15 @@ def _line(
 
 
 def _shown_values(result: OptimizerComparison, figure: _Figure, name: str) -> list[float]:
-    """Return what an axis must hold: losses of the first tenth would squeeze all else."""
-    values = []
-    for contender in result.contenders:
-        for run in contender.runs:
-            skip = 0 if name == "mAP50" else len(run.curve) // 8
-            values += [v for p in run.curve[skip:] if (v := figure(p)) is not None]
-    return values
+    """Return what an axis must hold: the losses of a warm-up would squeeze all else."""
+    values = sorted(
+        value
+        for contender in result.contenders
+        for run in contender.runs
+        for point in run.curve
+        if (value := figure(point)) is not None
+    )
+    return values if name == "mAP50" else values[: math.ceil(len(values) * _SHOWN)]
 
 
 def _points(curve: Sequence[CurvePoint], figure: _Figure) -> list[tuple[float, float]]:
@@ -429,7 +435,10 @@ def _plain(value: float | None) -> str:
 
 
 def _conditions(result: OptimizerComparison) -> Element:
-    settings = [(key, str(value)) for key, value in result.request.settings.items()]
+    settings = [
+        (key, "not given" if value is None else str(value))
+        for key, value in result.request.settings.items()
+    ]
     versions = [(name, version) for name, version in result.versions.items()]
     how = [
         ("optimizers", ", ".join(result.request.optimizers)),
