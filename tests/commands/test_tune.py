@@ -125,29 +125,22 @@ def test_a_study_tells_its_trials_and_goes_on_where_it_ended(place, capsys):
 
 
 def test_only_what_holds_on_other_seeds_is_written(capsys):
-    study = tuned(
-        capsys, "--trials", "3", "--confirm", "2", "--search", "optim.lr=0.00001|0.03",
-        "--set", "optim.lr=0.00001", "--epochs", "3", "--write", "mine.toml",
-    )  # fmt: skip
+    # So few steps only do harm here: the rate that does nothing is better, on every seed.
+    options = ["--trials", "3", "--search", "optim.lr=0.00001|0.03", "--write", "mine.toml"]
+    study = tuned(capsys, *options, "--confirm", "2")
     assert study.best != study.baseline.number
     assert [each.seed for each in study.confirmations] == [1, 2]
-    assert all(each.gain > 0 for each in study.confirmations)
-    assert study.verdict == "holds"
-    assert study.recommended == study.trial(study.best).values
+    assert study.gain > study.noise > 0
+    assert (study.verdict, study.recommended) == ("holds", {"optim.lr": 0.00001})
     assert study.wrote == "mine.toml"
     assert profiles.check(Path("mine.toml")) == ()
-    best = study.recommended["optim.lr"]
-    assert profiles.load("mine.toml").optim["sgd"]["lr"] == best
+    assert profiles.load("mine.toml").optim["sgd"]["lr"] == 0.00001
     why = profiles.reason("mine.toml", "optim.sgd.lr")
-    assert "Study s" in why and "1e-05 before" in why and "seeds 1, 2" in why
+    assert "Study s" in why and "0.03 before" in why and "seeds 1, 2" in why
 
     # Nothing was confirmed: the profile keeps its own.
-    study = tuned(
-        capsys, "--trials", "3", "--confirm", "0", "--search", "optim.lr=0.00001|0.03",
-        "--set", "optim.lr=0.00001", "--epochs", "3", "--write", "mine.toml",
-    )  # fmt: skip
-    assert study.verdict == "not confirmed"
-    assert profiles.load("mine.toml").optim["sgd"]["lr"] == 0.00001
+    assert tuned(capsys, *options, "--confirm", "0").verdict == "not confirmed"
+    assert profiles.load("mine.toml").optim["sgd"]["lr"] == 0.03
 
 
 @pytest.mark.parametrize(
