@@ -97,7 +97,7 @@ def _set_name(lines: list[str], name: str) -> None:
 
 def _place(lines: list[str], table: str, key: str, value: Any, reason: str) -> None:
     """Put ``key = value`` into a table, in place of what is said of it there."""
-    new = [*_comment(reason), f"{key} = {_toml(value)}"]
+    new = [*_comment(reason), f"{key} = {toml(value)}"]
     begin, end = _span(lines, table)
     found = _find(lines, range(begin, end), key)
     if found is None:
@@ -149,7 +149,8 @@ def _find(lines: Sequence[str], where: range, key: str) -> int | None:
     return next((i for i in where if re.match(rf"\s*{re.escape(key)}\s*=", lines[i])), None)
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """Return a setting's value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
