@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,12 @@ def write(
     source = profiles.load(base)
     lines = profiles.read_text(profiles.find(base)).splitlines()
     _set_name(lines, destination.stem)
-    own = f"optim.{optimizer}.{FINE_TUNING}" if fine_tunes else f"optim.{optimizer}"
+    own = [f"optim.{optimizer}", "optim"]
+    if fine_tunes:
+        own.insert(0, f"optim.{optimizer}.{FINE_TUNING}")
     for key, value in values.items():
         section, _, name = key.partition(".")
-        _place(lines, own if section == "optim" else section, name, value, reasons[key])
+        _place(lines, own if section == "optim" else [section], name, value, reasons[key])
     if host.board not in source.boards:
         for name in BOARD_KEYS:
             _append(lines, "train", name, "not measured on this board")
@@ -95,11 +98,22 @@ def _set_name(lines: list[str], name: str) -> None:
             return
 
 
-def _place(lines: list[str], table: str, key: str, value: Any, reason: str) -> None:
-    """Put ``key = value`` into a table, in place of what is said of it there."""
+def _place(lines: list[str], tables: Sequence[str], key: str, value: Any, reason: str) -> None:
+    """Put ``key = value`` into the first of ``tables``, in place of what is said of it there.
+
+    Where the value stands already, in the first table that has the key, its reasons stay, and the
+    new one joins them.
+    """
+    for table in tables:
+        found = _find(lines, table, key)
+        if found is not None:
+            if _value(lines[found], key) == value:
+                lines[found:found] = _comment(reason)
+                return
+            break
     new = [*_comment(reason), f"{key} = {toml(value)}"]
-    begin, end = _span(lines, table)
-    found = _find(lines, range(begin, end), key)
+    begin, end = _span(lines, tables[0]) or _add_table(lines, tables[0])
+    found = _find(lines, tables[0], key)
     if found is None:
         while end > begin and not lines[end - 1].strip():
             end -= 1
@@ -111,9 +125,16 @@ def _place(lines: list[str], table: str, key: str, value: Any, reason: str) -> N
     lines[first : found + 1] = new
 
 
+def _value(line: str, key: str) -> Any:
+    try:
+        return tomllib.loads(line).get(key)
+    except tomllib.TOMLDecodeError:  # it goes on in the next line
+        return None
+
+
 def _append(lines: list[str], table: str, key: str, remark: str) -> None:
     """Add to the reason that is given for a value already."""
-    index = _find(lines, range(*_span(lines, table)), key)
+    index = _find(lines, table, key)
     if index is None:
         return
     value, hash_, reason = lines[index].partition("#")
@@ -126,7 +147,7 @@ def _append(lines: list[str], table: str, key: str, remark: str) -> None:
         lines[index : index + 1] = [*_comment(said), value.rstrip()]
 
 
-def _span(lines: list[str], table: str) -> tuple[int, int]:
+def _span(lines: Sequence[str], table: str) -> tuple[int, int] | None:
     """Return the lines of a table: the first below its header, and the next header or the end.
 
     The comments that stand right above the next header are that one's.
@@ -137,15 +158,22 @@ def _span(lines: list[str], table: str) -> tuple[int, int]:
             while following < len(lines) and lines[following - 1].startswith("#"):
                 following -= 1
             return index + 1, following
-    parent = table.rpartition(".")[0]
-    end = _span(lines, parent)[1] if parent else len(lines)
+    return None
+
+
+def _add_table(lines: list[str], table: str) -> tuple[int, int]:
+    """Add a table below the one that it is part of, and return its lines, of which it has none."""
+    parent = _span(lines, table.rpartition(".")[0])
+    end = len(lines) if parent is None else parent[1]
     while end and not lines[end - 1].strip():
         end -= 1
     lines[end:end] = ["", f"[{table}]"]
     return end + 2, end + 2
 
 
-def _find(lines: Sequence[str], where: range, key: str) -> int | None:
+def _find(lines: Sequence[str], table: str, key: str) -> int | None:
+    """Return the line of a table's key."""
+    where = range(*(_span(lines, table) or (0, 0)))
     return next((i for i in where if re.match(rf"\s*{re.escape(key)}\s*=", lines[i])), None)
 
 

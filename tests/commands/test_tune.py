@@ -30,6 +30,10 @@ SETTINGS = """
 [optim]
 name = "sgd"
 warmup_epochs = 0.0
+momentum = 0.9
+
+[optim.sgd]
+lr = 0.03
 
 [train]
 data = "squares/squares.yaml"
@@ -175,6 +179,7 @@ def wait_for(true, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_pruned_and_the_baseline_never(capsys):
     options = ["--epochs", "4", "--confirm", "0", "--jobs", "1"]
     tuned(capsys, *options, "--trials", "1")
@@ -199,6 +204,7 @@ def test_a_hopeless_trial_is_pruned_and_the_baseline_never(capsys):
     assert storage_of().trials[-1].state == optuna.trial.TrialState.PRUNED
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_an_outcome(capsys):
     study = tuned(
         capsys, "--trials", "3", "--confirm", "0", "--search", "optim.lr=0.01|1e30",

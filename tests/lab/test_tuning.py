@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from pathlib import Path
 
 import pytest
@@ -131,23 +131,23 @@ def test_what_only_the_board_can_tell_is_not_measured_on_another(tmp_path: Path)
     assert "not measured on this board" not in here
 
 
+def test_a_value_that_is_kept_keeps_its_reasons(tmp_path: Path):
+    momentum = plan().optim.momentum
+    text = write(tmp_path / "mine.toml", optim__momentum=momentum)
+    before = profiles.read_text(profiles.find("x86-cpu")).splitlines()
+    assert set(before) - set(text.splitlines()) == {'name = "x86-cpu"'}
+    said = profiles.reason(str(tmp_path / "mine.toml"), "optim.momentum")
+    was = profiles.reason("x86-cpu", "optim.momentum")
+    assert said == f"{was} the reason of optim.momentum"
+
+
 def test_a_profile_whose_form_hides_its_keys_is_refused_whole(tmp_path: Path):
-    data = profiles.read_text(profiles.find("x86-cpu"))
-    table = tomllib.loads(data)["optim"]["musgd"]
-    lines = data.splitlines()
-    begin = lines.index("[optim.musgd]")
-    end = next(i for i in range(begin + 1, len(lines)) if lines[i].startswith("["))
-    inline = ", ".join(f"{key} = {tuned_profile.toml(value)}" for key, value in table.items()
-                       if not isinstance(value, dict))  # fmt: skip
-    kept = [line for i, line in enumerate(lines) if not begin <= i < end]
-    at = kept.index("[optim]") + 1
-    (tmp_path / "odd.toml").write_text(
-        "\n".join([*kept[:at], f"musgd = {{ {inline} }}", *kept[at:]])
-        .replace('name = "x86-cpu"', 'name = "odd"')
-    )  # fmt: skip
-    assert profiles.check(tmp_path / "odd.toml") == ()
+    odd = tmp_path / "odd.toml"
+    text = profiles.read_text(profiles.find("x86-cpu")).replace('"x86-cpu"', '"odd"', 1)
+    odd.write_text(re.sub(r"^lr =", '"lr" =', text, flags=re.MULTILINE))
+    assert profiles.check(odd) == ()
     with pytest.raises(MusgdError, match="could not be placed"):
-        write(tmp_path / "mine.toml", base=str(tmp_path / "odd.toml"), optim__lr=0.02)
+        write(tmp_path / "mine.toml", base=str(odd), optim__lr=0.02)
     assert not (tmp_path / "mine.toml").exists()
 
 
