@@ -56,12 +56,14 @@ def claims(
     from musgd_cli.lab.claims import examine
     from musgd_cli.lab.claims.scale import FULL, QUICK, changed
     from musgd_cli.lab.claims.session import Order, Watchers
-    from musgd_cli.lab.trials import StoppedError
+    from musgd_cli.lab.trials import StoppedError, require_bearable
     from musgd_cli.report.terminal.claims import claims_table, result_line
     from musgd_cli.signals import StopRequest
 
     if quick and full:
         raise UsageError("--quick and --full are both given", "leave one of them out")
+    jobs = jobs or _default_jobs()
+    require_bearable(jobs)
     terminal = Terminal(as_json=as_json, quiet=quiet)
     flags, _ = settings_of({}, assignments)
     order = Order(
@@ -71,7 +73,7 @@ def claims(
         data=data,
         model=model,
         flags=flags,
-        jobs=jobs or _default_jobs(),
+        jobs=jobs,
         trust=trust,
     )
     with StopRequest(lambda: terminal.say(_STOPPING)) as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -143,8 +144,8 @@ def _targets(
         figure: Literal["train loss", "val loss", "mAP50"], option: str, values: Sequence[float]
     ) -> Iterator[ComparisonTarget]:
         for value in dict.fromkeys(values):
-            if not value > 0:
-                raise UsageError(f"{option} {value:g} is no target", "give one above 0")
+            if not 0 < value < math.inf:
+                raise UsageError(f"{option} {value:g} is no target", "give a number above 0")
             yield ComparisonTarget(figure=figure, value=value, given=True, why=option)
 
     return (
@@ -204,13 +205,11 @@ def _follow(terminal: Terminal) -> Iterator[Followers]:
     from musgd_cli.signals import StopRequest
 
     view = ComparingView()
-    kept = 0
+
+    def on_kept(kept: int, total: int) -> None:
+        terminal.say(f"{kept} of {total} trainings are there already")
 
     def on_start(standing: Standing) -> None:
-        nonlocal kept
-        if kept:
-            terminal.say(f"{kept} of {standing.total} trainings are there already")
-            kept = 0
         view.start(standing.trial, standing.done, standing.total)
 
     def on_epoch(standing: Standing, log: EpochLog) -> None:
@@ -222,10 +221,6 @@ def _follow(terminal: Terminal) -> Iterator[Followers]:
         terminal.say(
             trial_line(standing.trial, last, standing.done, standing.total, standing.eta_s)
         )
-
-    def on_kept(_: Standing) -> None:
-        nonlocal kept
-        kept += 1
 
     with StopRequest(lambda: terminal.say(STOPPING)) as stop, terminal.live(view):
         yield Followers(

@@ -97,12 +97,13 @@ def tune(
     from musgd_cli.console import Terminal
     from musgd_cli.errors import ExitCode
     from musgd_cli.lab import search_space, tuned_profile, tuning
-    from musgd_cli.lab.trials import StoppedError
+    from musgd_cli.lab.trials import StoppedError, require_bearable
     from musgd_cli.paths import RUNS
     from musgd_cli.report.terminal.tuning import study_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
     tuning.require_installed()
+    require_bearable(jobs)
     plan = _settle(
         terminal,
         jobs,

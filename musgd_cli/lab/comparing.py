@@ -17,9 +17,17 @@ from typing import Any, Literal
 
 from musgd_cli.errors import MusgdError, UsageError
 from musgd_cli.hardware import usable_cores
-from musgd_cli.lab.contenders import SWEEP_SEED, Contender, require_distinct, sweep
+from musgd_cli.lab.contenders import SWEEP_SEED, Contender, sweep
 from musgd_cli.lab.scoring import Outcome, crossing, default_targets, outcomes, spread
-from musgd_cli.lab.trials import LOGS, Trial, Watchers, run_trials, same_settings
+from musgd_cli.lab.trials import (
+    LOGS,
+    Trial,
+    Watchers,
+    require_bearable,
+    require_same_plan,
+    run_trials,
+    same_settings,
+)
 from musgd_cli.records import (
     ComparisonRequest,
     ComparisonTarget,
@@ -72,14 +80,21 @@ def settle_setup(setup: Setup) -> Setup:
     """Return the setup with what only the whole of it decides: threads, and an even budget.
 
     Raises:
-        UsageError: A setting is wrong, or is a contender's own.
+        UsageError: A setting is wrong, or is a contender's own; two contenders are one; or there
+            are too many jobs.
     """
-    for key in ("optim.name", "optim.lr", "train.seed"):
+    require_bearable(setup.jobs)
+    own = "each training's own here", "give it in --optimizers, such as sgd:lr=0.01"
+    refused = {
+        "optim.name": own,
+        "optim.lr": own,
+        "train.seed": ("each training's own here", "--seeds N takes the seeds from 0 on"),
+        "train.name": ("each training's own here", "--name names the comparison"),
+        "train.patience": ("0 here: all get the same epochs", "leave it out"),
+    }
+    for key, (why, mend) in refused.items():
         if key in setup.flags:
-            raise UsageError(
-                f"{setup.spelling.get(key, f'--set {key}')} is each contender's own here",
-                "give it in --optimizers, such as sgd:lr=0.01; seeds by --seeds",
-            )
+            raise UsageError(f"{setup.spelling.get(key, f'--set {key}')} is {why}", mend)
     train = setup.plan(_baseline(setup)).train
     flags, spelling = dict(setup.flags), dict(setup.spelling)
     if not train.threads:
@@ -89,9 +104,13 @@ def settle_setup(setup: Setup) -> Setup:
         flags["train.patience"] = 0
         spelling["train.patience"] = "musgd compare: the same epochs for all"
     settled = replace(setup, flags=flags, spelling=spelling)
+    plans: dict[str, Plan] = {}
     for contender in settled.contenders:
-        settled.plan(contender)
-    require_distinct(settled.contenders)
+        plan = settled.plan(contender)
+        for label, other in plans.items():
+            if same_settings(plan, other):
+                raise UsageError(f"{label} and {contender.label} train alike", "leave one out")
+        plans[contender.label] = plan
     return settled
 
 
@@ -125,6 +144,8 @@ class _Entrant:
     """What is scored, once it is known."""
     hopeless: bool = False
     """Every rate of its sweep diverged."""
+    awaits_twin: bool = False
+    """It adapts, and whether it gets a control with its own mean momentum is not known yet."""
 
 
 def _nesterov(setup: Setup, *, on: bool) -> Contender:
@@ -135,7 +156,12 @@ def _nesterov(setup: Setup, *, on: bool) -> Contender:
 def _baseline(setup: Setup) -> Contender:
     """Return Nesterov SGD, as it was asked for if it was."""
     wanted = _nesterov(setup, on=True)
-    return next((c for c in setup.contenders if c.slug == wanted.slug), wanted)
+    return next((c for c in setup.contenders if _alike(setup, c, wanted)), wanted)
+
+
+def _alike(setup: Setup, one: Contender, other: Contender) -> bool:
+    """Tell whether two contenders are one but for their learning rates, however typed."""
+    return one.name == other.name and same_settings(setup.plan(one, 1.0), setup.plan(other, 1.0))
 
 
 def _entrants(setup: Setup) -> list[_Entrant]:
@@ -143,11 +169,12 @@ def _entrants(setup: Setup) -> list[_Entrant]:
     plain = replace(_nesterov(setup, on=False), lr=baseline.lr)
     entrants = [_Entrant(baseline, "baseline")]
     asked = [contender for contender in setup.contenders if contender is not baseline]
-    if all(contender.slug != plain.slug for contender in asked):
+    if not any(_alike(setup, contender, plain) for contender in asked):
         entrants.append(_Entrant(plain, "control", baseline))
     entrants += [_Entrant(contender, "contender") for contender in asked]
     for entrant in entrants:
         _set_out(entrant, setup)
+        entrant.awaits_twin = setup.plan(entrant.contender).optim.adapt_factor != 0
     return entrants
 
 
@@ -182,8 +209,8 @@ class Followers:
     on_epoch: Callable[[Standing, EpochLog], None] = lambda _, __: None
     on_done: Callable[[Standing, Outcome], None] = lambda _, __: None
     """A trial that this session trained, to its end or until it diverged."""
-    on_kept: Callable[[Standing], None] = ignore
-    """A trial that was there."""
+    on_kept: Callable[[int, int], None] = lambda _, __: None
+    """Before anything trains, if there is any: trials of earlier sessions, and of how many."""
     on_warning: Callable[[str], None] = ignore
     stop: Callable[[], bool] = never
 
@@ -204,6 +231,7 @@ class Campaign:
         self.entrants = _entrants(setup)
         self.outcomes: dict[str, Outcome] = {}
         self._given: set[str] = set()
+        self._planned: dict[str, Trial] = {}
         self._began: dict[str, float] = {}
         self._took: list[float] = []
 
@@ -217,6 +245,7 @@ class Campaign:
             on_warning=lambda trial, text: self.followers.on_warning(f"{trial.name}: {text}"),
             stop=self.followers.stop,
         )
+        self._take_over()
         run_trials(
             self._trials(), self.root, watchers, jobs=self.setup.jobs, trust=self.setup.trust
         )
@@ -226,15 +255,21 @@ class Campaign:
             trial = next((t for t in self._wanted() if t.name not in self._given), None)
             if trial is not None:
                 self._given.add(trial.name)
-                if self._is_known_to_diverge(trial):
-                    self._take(trial.name, Outcome(trial.run(self.root), diverged=True))
-                    self.followers.on_kept(self._standing(trial.name))
-                else:
-                    yield trial
+                yield trial
             elif len(self.outcomes) < len(self._given):
                 yield None  # what is training decides what comes next
             else:
                 return
+
+    def _take_over(self) -> None:
+        """Take what earlier sessions finished, and what that makes known to be needed."""
+        while new := [trial for trial in self._wanted() if self._is_there(trial)]:
+            for trial in new:
+                self._given.add(trial.name)
+                run = trial.run(self.root)
+                self._take(trial.name, Outcome(run, diverged=not run.finished))
+        if self.outcomes:
+            self.followers.on_kept(len(self.outcomes), self._total())
 
     def _wanted(self) -> Iterator[Trial]:
         """Yield every trial known to be needed, sweeps first, then seed by seed."""
@@ -247,13 +282,17 @@ class Campaign:
                     yield self._trial(entrant, entrant.lr, seed)
 
     def _trial(self, entrant: _Entrant, lr: float, seed: int) -> Trial:
+        # Settling a plan reads files, and what is wanted is asked for all the time.
         name = entrant.contender.trial_name(lr, seed)
-        return Trial(name, self.setup.plan(entrant.contender, lr, seed))
+        if name not in self._planned:
+            self._planned[name] = Trial(name, self.setup.plan(entrant.contender, lr, seed))
+        return self._planned[name]
 
-    def _is_known_to_diverge(self, trial: Trial) -> bool:
+    def _is_there(self, trial: Trial) -> bool:
         run = trial.run(self.root)
         return (
-            (run.path / _DIVERGED_FILE).is_file()
+            trial.name not in self._given
+            and (run.finished or (run.path / _DIVERGED_FILE).is_file())
             and run.plan_file.is_file()
             and same_settings(run.plan(), trial.plan)
         )
@@ -281,13 +320,10 @@ class Campaign:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         began = self._began.pop(trial.name, None)
-        if began is not None:
+        if began is not None:  # else the process of a killed session has just ended it
             self._took.append(time.monotonic() - began)
         self._take(trial.name, outcome)
-        if began is None:
-            self.followers.on_kept(self._standing(trial.name))
-        else:
-            self.followers.on_done(self._standing(trial.name), outcome)
+        self.followers.on_done(self._standing(trial.name), outcome)
 
     def _take(self, name: str, outcome: Outcome) -> None:
         self.outcomes[name] = outcome
@@ -309,42 +345,40 @@ class Campaign:
 
     def _add_twin(self, entrant: _Entrant) -> None:
         """Add the same with its momentum held at its own mean, once that is known."""
-        if not self._awaits_twin(entrant) or entrant.lr is None:
+        if not entrant.awaits_twin or entrant.lr is None:
             return
         seed = SWEEP_SEED if entrant.swept else 0
         outcome = self._outcome(entrant, entrant.lr, seed)
-        if outcome is None or outcome.diverged:
+        if outcome is None:
             return
-        beta = outcome.run.result().beta_mean
+        entrant.awaits_twin = False
+        beta = None if outcome.diverged else outcome.run.result().beta_mean
         if beta is None:
             return
         twin = entrant.contender.changed(adapt_factor=0.0, momentum=min(round(beta, 2), 0.99))
         control = _Entrant(twin, "control", entrant.contender)
-        if all(each.contender.slug != twin.slug for each in self.entrants):
+        if not any(_alike(self.setup, each.contender, twin) for each in self.entrants):
             _set_out(control, self.setup)
             self.entrants.insert(self.entrants.index(entrant) + 1, control)
-
-    def _awaits_twin(self, entrant: _Entrant) -> bool:
-        return self.setup.plan(entrant.contender).optim.adapt_factor != 0 and all(
-            each.control_of is not entrant.contender for each in self.entrants
-        )
 
     def _outcome(self, entrant: _Entrant, lr: float, seed: int) -> Outcome | None:
         return self.outcomes.get(entrant.contender.trial_name(lr, seed))
 
     def _standing(self, name: str) -> Standing:
+        done, total = len(self.outcomes), self._total()
+        mean = sum(self._took) / len(self._took) if self._took else None
+        left = (total - done) * mean / self.setup.jobs if mean else None
+        return Standing(name, done, total, left)
+
+    def _total(self) -> int:
         names = {trial.name for trial in self._wanted()}
         seeds = self.setup.seeds
         # Those whose rate is not chosen yet have their scored runs to come, and so have the
         # controls that are not known yet, with their own sweeps.
         undecided = [e for e in self.entrants if e.lr is None and not e.hopeless]
-        twins = [e for e in self.entrants if not e.hopeless and self._awaits_twin(e)]
+        twins = [e for e in self.entrants if not e.hopeless and e.awaits_twin]
         total = len(names) + seeds * len(undecided)
-        total += sum(len(entrant.swept) + seeds for entrant in twins)
-        done = len(self.outcomes)
-        mean = sum(self._took) / len(self._took) if self._took else None
-        left = (total - done) * mean / self.setup.jobs if mean else None
-        return Standing(name, done, total, left)
+        return total + sum(len(entrant.swept) + seeds for entrant in twins)
 
     # ------------------------------------------------------------------------------ what came of it
 
@@ -537,6 +571,10 @@ def require_own(root: Path, setup: Setup, campaign: Campaign | None = None) -> N
                 f"{root} holds another comparison: {'; '.join(differing)}",
                 f"{mend}, or type what it was begun with to go on",
             )
+        campaign = campaign or Campaign(setup, root, Followers())
+        for trial in campaign._wanted():
+            if (run := trial.run(root)).plan_file.exists():
+                require_same_plan(run, trial)
         return
     if RunFolder(root).plan_file.exists():
         raise UsageError(f"{root} is a training run", mend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,22 +138,10 @@ def parse_contenders(text: str) -> tuple[Contender, ...]:
         raise UsageError(
             "no optimizer to compare", f"--optimizers {','.join(OPTIMIZERS)} takes all of them"
         )
-    require_distinct(contenders)
-    return contenders
-
-
-def require_distinct(contenders: Sequence[Contender]) -> None:
-    """Make sure that none is given twice.
-
-    Raises:
-        UsageError: One is.
-    """
-    seen: dict[tuple[str, float | None], Contender] = {}
-    for contender in contenders:
-        key = (contender.slug, contender.lr)
-        if key in seen:
+    for at, contender in enumerate(contenders):
+        if contender in contenders[:at]:
             raise UsageError(f"{contender.label} is given twice", "leave one of them out")
-        seen[key] = contender
+    return contenders
 
 
 def _typed(value: Any) -> str:

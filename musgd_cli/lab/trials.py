@@ -22,12 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
+from musgd_cli.hardware import usable_cores
 from musgd_cli.records import EpochLog, Plan, TrainResult
 from musgd_cli.runs import RunFolder
 from musgd_cli.storage import write_failed
 from musgd_cli.train.events import DivergedError, ignore, never
 
 POLL_S = 0.2
+
+MOST_JOBS_A_CORE = 4
+"""More wait for each other, and each holds a model and its images."""
 
 LOGS = "logs"
 """Below an experiment's folder: what its trials' processes said, and who trains each."""
@@ -79,6 +83,20 @@ class StoppedError(MusgdError):
 
     def __init__(self, what: str, mend: str) -> None:
         super().__init__(what, mend, ExitCode.INTERRUPTED)
+
+
+def require_bearable(jobs: int) -> None:
+    """Make sure that this machine can be asked to train so much at once.
+
+    Raises:
+        UsageError: It has not the cores.
+    """
+    most = MOST_JOBS_A_CORE * usable_cores()
+    if jobs > most:
+        raise UsageError(
+            f"--jobs {jobs} is more than {MOST_JOBS_A_CORE} for each of the {usable_cores()} cores",
+            f"--jobs {usable_cores()} keeps them busy",
+        )
 
 
 def run_trials(
@@ -157,7 +175,7 @@ class _Crew:
                     return
                 if trial is not None:
                     if (run := trial.run(self.root)).finished:
-                        _require_same_plan(run, trial)
+                        require_same_plan(run, trial)
                         self.watchers.on_done(trial, run.result())
                         continue
                     self.watchers.on_start(trial)
@@ -183,7 +201,7 @@ class _Crew:
     def _train(self, trial: Trial) -> None:
         run = trial.run(self.root)
         if run.plan_file.exists():
-            _require_same_plan(run, trial)
+            require_same_plan(run, trial)
         log = self.root / LOGS / f"{trial.name}.txt"
         with log.open("w", encoding="utf-8") as errors:
             process = subprocess.Popen(
@@ -285,21 +303,32 @@ def _environment(plan: Plan) -> dict[str, str]:
 
 def same_settings(one: Plan, other: Plan) -> bool:
     """Tell whether two plans train the same, wherever their values come from."""
-
-    def values(plan: Plan) -> dict[str, Any]:
-        return {
-            key: settled.value
-            for key, settled in plan.settings.items()
-            if key.startswith(("optim.", "train.")) and key != "train.name"
-        }
-
-    return values(one) == values(other)
+    return _training_of(one) == _training_of(other)
 
 
-def _require_same_plan(run: RunFolder, trial: Trial) -> None:
-    if not same_settings(run.plan(), trial.plan):
+def _training_of(plan: Plan) -> dict[str, Any]:
+    return {
+        key: settled.value
+        for key, settled in plan.settings.items()
+        if key.startswith(("optim.", "train.")) and key != "train.name"
+    }
+
+
+def require_same_plan(run: RunFolder, trial: Trial) -> None:
+    """Make sure that a run is that of a trial.
+
+    Raises:
+        UsageError: Its settings are others; what differs is named.
+    """
+    there, here = _training_of(run.plan()), _training_of(trial.plan)
+    differing = [
+        f"{key} {there.get(key)}, now {here.get(key)}"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    if differing:
         raise UsageError(
-            f"{run.path} holds a run of other settings",
+            f"{run.path} holds a run of other settings: {'; '.join(differing)}",
             "choose another --name, or remove that folder yourself",
         )
 

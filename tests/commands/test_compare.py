@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ from tiny_set import draw_squares
 
 from musgd_cli.__main__ import main
 from musgd_cli.errors import ExitCode
-from musgd_cli.records import OptimizerComparison
+from musgd_cli.lab import comparing
+from musgd_cli.lab.contenders import parse_contenders
+from musgd_cli.records import Host, OptimizerComparison
 from musgd_cli.runs import RunFolder
 
 OPTIONS = [
@@ -143,37 +144,75 @@ def test_the_same_command_trains_nothing_again(
     assert again.contenders[1].targets[1].steps is None
 
 
+def test_all_that_is_there_is_told_at_once_though_an_early_training_is_missing(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    result: OptimizerComparison,
+) -> None:
+    shutil.copytree(place, tmp_path / "p")
+    monkeypatch.chdir(tmp_path / "p")
+    shutil.rmtree(Path("runs/c") / result.contenders[1].runs[0].run)
+    assert main(OPTIONS) == 0
+    printed, told = capsys.readouterr()
+    assert outcome(OptimizerComparison.parse(json.loads(printed))) == outcome(result)
+    assert [line for line in told.splitlines() if "already" in line] == [
+        "3 of 4 trainings are there already"
+    ]
+    assert "4 of 4: sgd-nesterov=false" in told
+
+
+def test_baseline_is_the_one_asked_for_however_it_is_typed(tmp_path: Path) -> None:
+    setup = comparing.Setup(
+        contenders=parse_contenders("musgd,sgd:nesterov=true:lr=0.02"),
+        seeds=1,
+        sweep_lr=False,
+        host=Host(board="x86-cpu"),
+        flags={"train.data": "squares.yaml"},
+    )
+    campaign = comparing.Campaign(comparing.settle_setup(setup), tmp_path, comparing.Followers())
+    assert [(each.contender.label, each.role) for each in campaign.entrants] == [
+        ("sgd:nesterov=true:lr=0.02", "baseline"),
+        ("sgd:nesterov=false:lr=0.02", "control"),
+        ("musgd", "contender"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
-        ({"--seeds": "2"}, "--seeds 1, now 2"),
-        ({"--optimizers": "adamw"}, "--optimizers musgd-article, now adamw"),
-        ({"--epochs": "3"}, "train.epochs 2, now 3"),
+        (["--seeds", "2"], "--seeds 1, now 2"),
+        (["--optimizers", "adamw"], "--optimizers musgd-article, now adamw"),
+        (["--epochs", "3"], "train.epochs 2, now 3"),
+        (["--set", "optim.momentum=0.5"], "optim.momentum 0.9, now 0.5"),
     ],
 )
 def test_another_request_in_the_same_folder_is_refused(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    changed: Mapping[str, str],
+    changed: list[str],
     what: str,
 ) -> None:
     monkeypatch.chdir(place)
-    options = list(OPTIONS)
-    for option, value in changed.items():
-        options[options.index(option) + 1] = value
-    assert main(options) == ExitCode.USAGE
+    assert main([*OPTIONS, *changed]) == ExitCode.USAGE
     assert what in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("extra", "what"),
     [
-        (["--set", "optim.lr=0.1"], "each contender's own"),
-        (["--set", "train.seed=3"], "each contender's own"),
+        (["--set", "optim.lr=0.1"], "each training's own"),
+        (["--set", "train.seed=3"], "--seeds"),
+        (["--set", "train.name=x"], "--name"),
+        (["--set", "train.patience=1"], "the same epochs"),
         (["--optimizers", "sgdd"], "did you mean sgd?"),
         (["--optimizers", "sgd,sgd"], "given twice"),
+        (["--optimizers", "sgd,sgd:nesterov=true"], "train alike"),
+        (["--jobs", "100000"], "cores"),
         (["--val-loss", "0"], "no target"),
+        (["--val-loss", "inf"], "no target"),
         (["--name", "../x"], "no run name"),
         (["--data", "none.yaml"], "none.yaml"),
     ],
