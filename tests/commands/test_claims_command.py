@@ -66,10 +66,12 @@ def test_people_read_the_verdict_the_reason_and_how_to_repeat_it(
     ("options", "said"),
     [
         (["--quick", "--full"], "both given"),
-        (["--claim", "C12"], "no claim C12"),
+        (["--claim", "C12"], "no claim 'C12'"),
         (["--name", "../x"], "no run name"),
         (["--set", "optim.lr=0.1"], "optim.lr"),
         (["--data", "nowhere.yaml"], "nowhere.yaml"),
+        (["--model", "nowhere.pt"], "nowhere.pt"),
+        (["--jobs", "100000"], "cores"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(

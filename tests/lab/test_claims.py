@@ -338,8 +338,17 @@ def test_other_settings_do_not_mix_with_a_folders(tmp_path: Path, squares: Path)
         data=str(squares),
         flags={"train.imgsz": 96},
     )
-    with pytest.raises(UsageError, match="other settings"):
+    with pytest.raises(UsageError, match=r"train\.imgsz 64, now 96"):
         examine(order, Watchers())
+
+
+def test_results_of_other_claims_are_not_written_over(tmp_path: Path, squares: Path) -> None:
+    found = examined(tmp_path / "claims", squares, "C3", "C9")
+    with pytest.raises(UsageError, match="write over: C3"):
+        examined(tmp_path / "claims", squares, "C9")
+    assert read_record(tmp_path / "claims" / "claims.json", Claims) == found
+    more = examined(tmp_path / "claims", squares, "C3", "C9", "C10")
+    assert [result.claim for result in more.results] == ["C3", "C9", "C10"]
 
 
 def test_what_the_experiments_choose_is_not_to_be_set(tmp_path: Path, squares: Path) -> None:
@@ -409,6 +418,10 @@ def test_a_training_that_diverges_is_a_finding_and_no_failure(
     trial = matrix.trial(Contender.parse("sgd"), 1e30, 0, 1)
     matrix.train("rising", [trial])
     assert not survives(matrix.curve("rising", trial))
+    # Where that leaves no seed, claims are told so, and do not look for a best of none.
+    matrix.diverged.add(matrix.run("rising", trial).path)
+    with pytest.raises(MusgdError, match="sgd diverged"):
+        matrix.complete("rising", {"sgd": [trial]})
 
 
 @trains

@@ -115,5 +115,8 @@ def choose(numbers: tuple[str, ...]) -> tuple[str, ...]:
     """
     asked = {number.strip().upper() for number in numbers} or set(CLAIMS)
     if unknown := sorted(asked - CLAIMS.keys()):
-        raise UsageError(f"there is no claim {', '.join(unknown)}", "they are C1 to C11")
+        raise UsageError(
+            f"there is no claim {', '.join(map(repr, unknown))}",
+            "they are C1 to C11, several as in --claim C1 --claim C2",
+        )
     return tuple(number for number in CLAIMS if number in asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from musgd_cli.errors import MusgdError
 from musgd_cli.lab.claims.curves import Curve, step_ratios
 from musgd_cli.lab.claims.matrix import SGD
 from musgd_cli.lab.claims.verdicts import FORMS, at_most, either, finding, unmeasured
@@ -56,9 +57,10 @@ def convergence(bench: Workbench) -> tuple[ClaimFinding, ...]:
 def sensitivity(bench: Workbench) -> tuple[ClaimFinding, ...]:
     """C5: how much the last training loss suffers, over a grid of learning rates and momenta."""
     grids = {each: bench.matrix.grid(Contender.parse(each)) for each in (SGD.label, *FORMS)}
-    untrained = next(
-        curve.first for grid in grids.values() for row in grid for curve in row if curve is not None
-    )
+    whole = [curve for grid in grids.values() for row in grid for curve in row if curve is not None]
+    if not whole:
+        raise MusgdError("every training of the grid diverged", "try another data set with --data")
+    untrained = whole[0].first
     losses = {
         label: [
             # A training that diverged knows no more than one that never began.

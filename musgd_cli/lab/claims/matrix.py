@@ -113,13 +113,20 @@ class Matrix:
     def complete(
         self, place: str, trials: Mapping[str, Sequence[Trial]]
     ) -> dict[str, list[RunFolder]]:
-        """Train, and keep the places of the lists in which no training diverged."""
+        """Train, and keep the places of the lists in which no training diverged.
+
+        Raises:
+            MusgdError: There is no such place.
+        """
         self.train(place, [trial for each in trials.values() for trial in each])
         runs = {label: [self.run(place, trial) for trial in each] for label, each in trials.items()}
-        good = [
-            all(run.path not in self.diverged for run in of_a_seed)
-            for of_a_seed in zip(*runs.values(), strict=True)
-        ]
+        good = [not self._any_diverged(of_a_seed) for of_a_seed in zip(*runs.values(), strict=True)]
+        if not any(good):
+            lost = [label for label, each in runs.items() if self._any_diverged(each)]
+            raise MusgdError(
+                f"no seed was trained to its end by all: {', '.join(lost)} diverged",
+                "try --full, or another data set with --data",
+            )
         return {
             label: [run for run, kept in zip(each, good, strict=True) if kept]
             for label, each in runs.items()
@@ -213,6 +220,9 @@ class Matrix:
         if left <= 0 or not self._epochs_timed:
             return ""
         return f"; trainings take another {seconds / self._epochs_timed * left / 60:.0f} min or so"
+
+    def _any_diverged(self, runs: Iterable[RunFolder]) -> bool:
+        return any(run.path in self.diverged for run in runs)
 
     def _swept(self, contender: Contender, rate: float) -> Trial:
         return self.trial(contender, rate, SWEEP_SEED, self.scale.sweep_epochs)

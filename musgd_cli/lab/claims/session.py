@@ -24,8 +24,10 @@ from musgd_cli.lab.claims.verdicts import FORMS, unmeasured
 from musgd_cli.lab.claims.workbench import Workbench
 from musgd_cli.lab.contenders import SWEEP_FACTORS, Contender
 from musgd_cli.records import ClaimFinding, ClaimResult, Claims, Host
+from musgd_cli.sections import is_weights
 from musgd_cli.settings import settle
 from musgd_cli.storage import read_record, require_writable, write_record
+from musgd_cli.train import checkpoint
 from musgd_cli.train.events import ignore, never
 
 FILE = "claims.json"
@@ -101,7 +103,7 @@ def examine(order: Order, watchers: Watchers, machine: Path) -> Claims:
     flags = _settings(order, folder)
     file = folder / FILE
     claims = _set_out(order, flags, host)
-    _require_same(file, claims)
+    _require_same(file, claims, numbers)
     folder.mkdir(parents=True, exist_ok=True)
     write_record(file, claims)
     if order.data is None:
@@ -197,6 +199,8 @@ def _settings(order: Order, folder: Path) -> dict[str, Any]:
     }
     model = _MODEL if order.model is None else order.model
     given = Path(model)
+    if is_weights(model):
+        checkpoint.require_archive(given)
     file = folder / _DATA / "demo.yaml" if order.data is None else data.load(order.data).path
     return {
         **flags,
@@ -237,7 +241,8 @@ def _set_out(order: Order, flags: Mapping[str, Any], host: Host) -> Claims:
     )
 
 
-def _require_same(file: Path, claims: Claims) -> None:
+def _require_same(file: Path, claims: Claims, numbers: tuple[str, ...]) -> None:
+    """Make sure that nothing of another order is written over."""
     folder = file.parent
     if not folder.exists() or not any(folder.iterdir()):
         return
@@ -245,11 +250,25 @@ def _require_same(file: Path, claims: Claims) -> None:
     if not file.exists():
         raise UsageError(f"{folder} exists and holds no claims", mend)
     before = read_record(file, Claims)
-    if any(
-        getattr(before, key) != getattr(claims, key)
-        for key in ("scale", "settings", "sweep_epochs")
-    ):
-        raise UsageError(f"{folder} holds claims measured with other settings", mend)
+    there, here = (
+        {"scale": each.scale, "sweep epochs": each.sweep_epochs, **each.settings}
+        for each in (before, claims)
+    )
+    differing = [
+        f"{key} {there.get(key)}, now {here.get(key)}"
+        for key in dict.fromkeys((*there, *here))
+        if there.get(key) != here.get(key)
+    ]
+    if differing:
+        raise UsageError(
+            f"{folder} holds claims measured with other settings: {'; '.join(differing)}", mend
+        )
+    dropped = [each.claim for each in before.results if each.claim not in numbers]
+    if dropped:
+        raise UsageError(
+            f"{folder} holds results that this would write over: {', '.join(dropped)}",
+            "choose another --name, or ask for those too",
+        )
 
 
 def _planned_epochs(scale: Scale, numbers: tuple[str, ...]) -> int:
