@@ -169,8 +169,10 @@ def _about_curve(name: str) -> str:
 
 
 def _name_with_rate(contender: ContenderResult) -> str:
-    rate = "" if contender.lr is None or "lr=" in contender.optimizer else f", lr {contender.lr:g}"
-    return f"{contender.optimizer}{rate}"
+    # Where one is typed, it may have been the centre of a sweep that chose another.
+    if contender.lr is None or contender.optimizer.endswith(f":lr={contender.lr:g}"):
+        return contender.optimizer
+    return f"{contender.optimizer}, lr {contender.lr:g}"
 
 
 def _plot(
