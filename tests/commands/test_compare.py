@@ -25,6 +25,7 @@ from musgd_cli.errors import ExitCode
 from musgd_cli.lab import comparing
 from musgd_cli.lab.contenders import parse_contenders
 from musgd_cli.records import Host, OptimizerComparison
+from musgd_cli.report.page.comparing import render
 from musgd_cli.runs import RunFolder
 
 OPTIONS = [
@@ -122,6 +123,19 @@ def test_page_needs_nothing_beside_it(place: Path) -> None:
     assert "musgd-article" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "no basis for a claim" in page
+
+
+def test_page_names_the_rate_that_was_scored_beside_the_one_typed(
+    result: OptimizerComparison,
+) -> None:
+    typed = [f"{name}:lr=0.02" for name in ("adamw", "muon-sgd")]
+    contenders = [
+        result.contenders[0].model_copy(update={"optimizer": optimizer, "lr": lr})
+        for optimizer, lr in zip(typed, (0.06, 0.02), strict=True)
+    ]
+    page = render(result.model_copy(update={"contenders": tuple(contenders)}))
+    assert "adamw:lr=0.02, lr 0.06" in page
+    assert "muon-sgd:lr=0.02, lr" not in page
 
 
 def test_the_same_command_trains_nothing_again(
