@@ -22,9 +22,12 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils._foreach_utils import _device_has_foreach_support
 
 from musgd_cli.optim.rowcol import (
+    Block,
+    lengths_of,
     like_runs,
     moving_weight,
     multi_tensor_rowcol,
+    parts_of,
     single_tensor_rowcol,
 )
 
@@ -106,7 +109,7 @@ class MuSGD(Optimizer):
 
     # Not state: a copy starts without them.
     _last: _Decision | None
-    _blocks: dict[tuple[str, int], tuple[Tensor, list[Tensor]]]
+    _blocks: dict[tuple[str, int], Block]
 
     def __init__(
         self,
@@ -307,16 +310,18 @@ class MuSGD(Optimizer):
             return
         for run in like_runs(bucket.params):
             params, of = bucket.params[run], states[run]
-            shape = params[0].shape
+            shape, lengths = params[0].shape, lengths_of(params)
             buffers = None
             if bucket.buffers:
-                buffers = self._joined("momentum_buffer", of, shape, params[0].dtype, device)
+                buffers = self._joined(
+                    "momentum_buffer", of, shape, params[0].dtype, device, lengths
+                )
             means = shape if len(shape) < 2 else shape[:0]
             multi_tensor_rowcol(
                 params,
                 bucket.grads[run],
                 buffers,
-                self._joined("exp_avg_sq", of, means, dtype, device),
+                self._joined("exp_avg_sq", of, means, dtype, device, lengths).whole,
                 weights[run],
                 momentum=beta[run] if each else beta,  # type: ignore[index]
                 **options,
@@ -330,7 +335,7 @@ class MuSGD(Optimizer):
         keep: Tensor | None,
     ) -> Tensor:
         """Count this step in n states: how often their running means have moved, shape (n,)."""
-        ages = self._joined("step", states, torch.Size(()), dtype, device)
+        ages = self._joined("step", states, torch.Size(()), dtype, device).whole
         return ages.add_(1 if keep is None else keep.to(ages, non_blocking=True))
 
     def _joined(
@@ -340,23 +345,26 @@ class MuSGD(Optimizer):
         shape: torch.Size,
         dtype: torch.dtype,
         device: torch.device,
-    ) -> Tensor:
+        lengths: list[int] | None = None,
+    ) -> Block:
         """What n states hold under a name, as one tensor of shape (n, *shape); zeros at first.
 
-        The states hold views of it. It is joined anew where one of them holds another tensor than
-        at the last step: once loaded, copied or cast, or as the set of gradients changes.
+        With ``lengths`` they hold vectors, and ``shape`` is left alone. The states hold the parts.
+        It is joined anew where one of them holds another tensor than at the last step: once
+        loaded, copied or cast, or as the set of gradients changes.
         """
         held = [state.get(name) for state in states]
-        whole, views = self._blocks.get((name, id(states[0])), (None, []))
-        if whole is None or len(held) != len(views) or not all(map(operator.is_, held, views)):
-            whole = torch.zeros((len(held), *shape), dtype=dtype, device=device)
-            views = list(whole.unbind())
-            for state, view, value in zip(states, views, held, strict=True):
+        block = self._blocks.get((name, id(states[0])))
+        if block is None or not _are(held, block.parts):
+            size = (len(held), *shape) if lengths is None else (sum(lengths),)
+            whole = torch.zeros(size, dtype=dtype, device=device)
+            block = Block(whole, parts_of(whole, lengths))
+            for state, part, value in zip(states, block.parts, held, strict=True):
                 if value is not None:
-                    view.copy_(value)
-                state[name] = view
-            self._blocks[name, id(states[0])] = whole, views
-        return whole
+                    part.copy_(value)
+                state[name] = part
+            self._blocks[name, id(states[0])] = block
+        return block
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
@@ -454,7 +462,7 @@ class MuSGD(Optimizer):
         """
         states = bucket.states if bucket is not None else [self.state[p] for p in owners]
         device = owners[0].device
-        average = self._joined("square_avg", states, torch.Size(()), squared.dtype, device)
+        average = self._joined("square_avg", states, torch.Size(()), squared.dtype, device).whole
         ages = self._age(states, squared.dtype, device, keep)
         if bucket is not None:
             bucket.ages = ages
@@ -582,12 +590,17 @@ def _judge(
     return total, torch.isfinite(total) if guarded else None
 
 
+def _are(held: list[Tensor | None], parts: list[Tensor]) -> bool:
+    """Whether they are the very same."""
+    return len(held) == len(parts) and all(map(operator.is_, held, parts))
+
+
 def _by_shape(params: list[Tensor]) -> Iterator[Tensor]:
-    """Like shapes, which are worked on together, side by side."""
+    """What is worked on together side by side: like shapes, and vectors, those of a length too."""
     shapes: dict[torch.Size, list[Tensor]] = {}
     for param in params:
         shapes.setdefault(param.shape, []).append(param)
-    return chain.from_iterable(shapes.values())
+    return chain.from_iterable(shapes[shape] for shape in sorted(shapes, key=len))
 
 
 def _foreach_by_default(params: list[Tensor]) -> bool:

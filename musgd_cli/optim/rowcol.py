@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from itertools import groupby
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ COLUMN_FLOOR: Final = 0.01
 fast as the mean one."""
 
 
-SPANS: Final = {"cpu": 2**17, "cuda": 2**24}
+SPANS: Final = {"cpu": 2**18, "cuda": 2**24}
 """Values of one shape that are worked on at a time. The CPU's stay in cache; a GPU's bound the
 temporaries, three to four times as large, where a model is made of hundreds of like blocks."""
 
@@ -43,22 +44,48 @@ def moving_weight(ages: Tensor) -> Tensor:
 
 
 def like_runs(params: list[Tensor]) -> Iterator[slice]:
-    """Slices of neighbours that have one shape, and no more values together than a span."""
+    """Slices of neighbours that are worked on at once, of no more values together than a span.
+
+    They have one shape, or are vectors of whatever lengths.
+    """
     span = SPANS["cpu" if params[0].device.type == "cpu" else "cuda"]
-    start, shape, room = 0, params[0].shape, 0
+    start = values = 0
+    last, size = params[0].shape, params[0].numel()
     for i, param in enumerate(params):
-        if param.shape != shape or i - start >= room:
-            if i > start:
-                yield slice(start, i)
-            start, shape = i, param.shape
-            room = max(span // max(param.numel(), 1), 1)
+        shape = param.shape
+        alike = shape == last
+        if not alike:
+            alike = len(shape) == len(last) == 1
+            last, size = shape, shape.numel()
+        if i > start and (not alike or values + size > span):
+            yield slice(start, i)
+            start, values = i, 0
+        values += size
     yield slice(start, len(params))
+
+
+class Block(NamedTuple):
+    """n like tensors in one: of shape (n, ...), or, of vectors, end to end."""
+
+    whole: Tensor
+    parts: list[Tensor]
+    """Its views, of the tensors' own shapes."""
+
+
+def parts_of(whole: Tensor, lengths: list[int] | None) -> list[Tensor]:
+    """Views of a block; ``lengths`` are those of vectors, None of all else."""
+    return list(whole.unbind() if lengths is None else whole.split(lengths))
+
+
+def lengths_of(params: list[Tensor]) -> list[int] | None:
+    """The lengths of vectors; None of all else, scalars included."""
+    return [param.numel() for param in params] if params[0].dim() == 1 else None
 
 
 def multi_tensor_rowcol(
     params: list[Tensor],
     grads: list[Tensor],
-    momentum_buffers: Tensor | None,
+    momentum_buffers: Block | None,
     exp_avg_sqs: Tensor,
     weights: Tensor,
     *,
@@ -69,15 +96,15 @@ def multi_tensor_rowcol(
     maximize: bool,
     keep: Tensor | None = None,
 ) -> None:
-    """The update of n tensors of one shape, device and dtype; see :class:`~musgd_cli.optim.MuSGD`.
+    """The update of one of :func:`like_runs`; see :class:`~musgd_cli.optim.MuSGD`.
 
     Args:
-        params: The tensors, changed in place.
+        params: n tensors of one device and dtype, changed in place.
         grads: Their gradients, left as they are.
-        momentum_buffers: Their buffers, of shape (n, ...), zeros before the first step; changed
-            in place. None: no momentum.
+        momentum_buffers: Their buffers, zeros before the first step; changed in place. None: no
+            momentum.
         exp_avg_sqs: Running mean squares, changed in place: of matrices or filters one number
-            each, shape (n,); of vectors or scalars one a value, shape (n, ...).
+            each, shape (n,); of vectors and scalars one a value, end to end.
         weights: How far each mean moves, shape (n,): see :func:`moving_weight`. 0 where ``keep``
             is False.
         lr: Learning rate.
@@ -89,37 +116,42 @@ def multi_tensor_rowcol(
         keep: A bool tensor of shape (): False turns the step into nothing, whatever the gradients
             hold.
     """
-    n, shape = len(params), params[0].shape
-    if shape.numel() == 0:
-        return
+    lengths = lengths_of(params)
     skip = None if keep is None else keep.logical_not().to(torch.float32)
     # The fused kernels walk through memory, whatever the strides.
     grads = [grad if grad.is_contiguous() else grad.contiguous() for grad in grads]
-    if len(shape) < 2:
-        squares = _stacked(grads).to(weights.dtype).square()
+    scaled_by_value = params[0].dim() < 2
+    joined: Tensor | None = None
+    if scaled_by_value or momentum_buffers is None or isinstance(momentum, Tensor):
+        joined = _joined(grads)
         if keep is not None:
-            squares = torch.where(keep, squares, 0.0)
-        exp_avg_sqs.lerp_(squares, weights.reshape(n, *(1,) * len(shape)))
+            joined = torch.where(keep, joined, 0.0)
+        if scaled_by_value:
+            squares = joined.to(weights.dtype).square()
+            exp_avg_sqs.lerp_(squares, _for_values(weights, params))
+        if maximize:
+            joined = -joined
+    if isinstance(momentum, Tensor) and momentum.dim():
+        momentum = _for_values(momentum, params)
     if momentum_buffers is None:
-        x = _stacked(grads)
-        x = -x if maximize else x
+        assert joined is not None
+        x = joined
     elif isinstance(momentum, Tensor):
-        grad = _stacked(grads)
-        grad = -grad if maximize else grad
-        if keep is not None:
-            grad = torch.where(keep, grad, 0.0)
-        momentum = momentum.reshape(-1, *(1,) * len(shape))
+        assert joined is not None
         decay = momentum if keep is None else torch.where(keep, momentum, 1.0)
-        x = momentum_buffers.mul_(decay).add_(grad)
-        if nesterov:
-            x = torch.addcmul(grad, momentum_buffers, momentum.to(grad.dtype))
+        buffers = momentum_buffers.whole.mul_(decay).add_(joined)
+        x = (
+            torch.addcmul(joined, buffers, momentum.to(buffers.dtype))
+            if nesterov
+            else buffers.clone()
+        )
     else:
         # One pass over the gradients: SGD, with 0 for a parameter and -1 for lr.
-        x = torch.zeros_like(momentum_buffers)
+        x = torch.zeros_like(momentum_buffers.whole)
         torch._fused_sgd_(
-            x.unbind(),
+            parts_of(x, lengths),
             grads,
-            momentum_buffers.unbind(),
+            momentum_buffers.parts,
             weight_decay=0.0,
             momentum=momentum,
             lr=-1.0,
@@ -129,30 +161,21 @@ def multi_tensor_rowcol(
             is_first_step=False,
             found_inf=skip,
         )
-    if x.dtype != weights.dtype:
-        x = x.to(weights.dtype)
-    if len(shape) < 2:
-        update = x * _inverse_root(exp_avg_sqs)
+    if x.numel() == 0:
+        return
+    update = x.to(weights.dtype)
+    if scaled_by_value:
+        update.mul_(_inverse_root(exp_avg_sqs))
         if momentum_buffers is not None:
             # Of a sum over 1 / (1 - beta) gradients a mean one.
-            update *= 1 - momentum
+            update.mul_(1 - momentum)
     else:
-        x = x.view(n, shape[0], -1)
-        rows, columns = x.shape[1:]
-        squares = x * x
-        means = squares.mean(2)
-        exp_avg_sqs.lerp_(means.mean(1), weights)
-        means.add_(exp_avg_sqs.unsqueeze(1), alpha=ROW_FLOOR**2)
-        inverses = means.clamp_(min=torch.finfo(x.dtype).tiny).reciprocal_().unsqueeze(1)
-        floor = x.new_full((1, 1, 1), COLUMN_FLOOR)
-        # Not by alpha: times the inverse of a row of zeros it is infinite, and times 0 NaN.
-        scales = torch.baddbmm(floor, inverses, squares, beta=rows).mul_(columns / rows)
-        update = torch.mul(x, inverses.sqrt_().mT, out=squares).mul_(scales.rsqrt_())
-        update = update.view(n, *shape)
+        _equalize_(update.view(len(params), params[0].shape[0], -1), exp_avg_sqs, weights)
+    update = update.to(x.dtype)
     if all(param.is_contiguous() for param in params):
         torch._fused_sgd_(
             params,
-            update.to(params[0].dtype).unbind(),
+            parts_of(update, lengths),
             [],
             weight_decay=weight_decay,
             momentum=0.0,
@@ -165,16 +188,38 @@ def multi_tensor_rowcol(
         )
         return
     if weight_decay != 0:
-        update.add_(_stacked(params), alpha=weight_decay)
+        update.add_(_joined(params), alpha=weight_decay)
     if keep is not None:
         update = torch.where(keep, update, 0.0)
-    updates = update.to(params[0].dtype).unbind()
-    torch._foreach_add_(params, updates, alpha=-lr)  # type: ignore[arg-type]
+    torch._foreach_add_(params, parts_of(update, lengths), alpha=-lr)  # type: ignore[arg-type]
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """Shape (n, ...); a view, if there is but one."""
-    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors) if tensors[0].dim() == 1 else torch.stack(tensors)
+
+
+def _for_values(numbers: Tensor, params: list[Tensor]) -> Tensor:
+    """One number a tensor, shape (n,), in a shape that goes with a block of theirs."""
+    if params[0].dim() != 1:
+        return numbers.reshape(-1, *(1,) * params[0].dim())
+    each, start = [], 0
+    # By lengths, of which there are few, without a tensor of them: its copy would be waited for.
+    for length, like in groupby(param.numel() for param in params):
+        end = start + len(list(like))
+        each.append(numbers[start:end].repeat_interleave(length))
+        start = end
+    return torch.cat(each)
+
+
+def _equalize_(x: Tensor, averages: Tensor, weights: Tensor) -> None:
+    """:func:`_equalize`, in place, of n matrices: ``x`` of shape (n, rows, columns)."""
+    height, width = x.shape[1:]
+    rows = torch.linalg.vector_norm(x, dim=2, keepdim=True).square_().div_(width)
+    averages.lerp_(rows.mean((1, 2)), weights)
+    rows.add_(averages.view(-1, 1, 1), alpha=ROW_FLOOR**2)
+    x.mul_(rows.clamp_(min=torch.finfo(x.dtype).tiny).rsqrt_())
+    columns = (x * x).sum(1, keepdim=True).mul_(width / height)
+    x.mul_(columns.add_(COLUMN_FLOOR * width).rsqrt_())
 
 
 def single_tensor_rowcol(
@@ -203,7 +248,8 @@ def single_tensor_rowcol(
         grad = torch.where(keep, grad, grad.new_zeros(()))
     x = grad
     if momentum_buffer is not None:
-        decay = momentum if keep is None else torch.where(keep, momentum, 1.0)
+        # Two floats would be of float32, whose .9 is not float64's.
+        decay = momentum if keep is None else torch.where(keep, momentum, weight.new_ones(()))
         momentum_buffer.mul_(decay).add_(grad)
         if not nesterov:
             x = momentum_buffer
