@@ -341,7 +341,8 @@ def _read_optimizer(
         if key == "name":
             faults.append(f"{where}: the name stands in [optim]")
         elif key not in known:
-            faults.append(f"{where}: unknown key{did_you_mean(key, known)}")
+            meant = known if below else [*known, FINE_TUNING]
+            faults.append(f"{where}: unknown key{did_you_mean(key, meant)}")
         elif not optimizer_has(name, key):
             faults.append(f"{where}: {name} has no {key}")
         else:

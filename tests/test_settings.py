@@ -148,6 +148,9 @@ def test_a_fault_below_a_table_for_fine_tuning_names_the_whole_table() -> None:
     assert faults("[optim.musgd]\nfine-tuning = 3") == [
         "musgd.toml: optim.musgd.fine-tuning: 3 is not a table"
     ]
+    assert faults("[optim.musgd.fine_tuning]\nlr = 0.1") == [
+        "musgd.toml: optim.musgd.fine_tuning: unknown key (did you mean fine-tuning?)"
+    ]
 
 
 def test_a_value_for_another_optimizer_is_not_taken_in_silence() -> None:
