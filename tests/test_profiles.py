@@ -130,7 +130,7 @@ def test_all_faults_are_named_at_once_with_file_and_path(barn: Path) -> None:
         ('boards = ["pi4b", "pi400", "cm4"]', 'boards = "pi4b"'),
         ("momentum = 0.9", "momentun = 0.9"),
         ("nesterov = true", ""),
-        ("[optim.adamw]\nlr = 0.0014", "[optim.adamw]\nlr = 0\nnesterov = true"),
+        ("[optim.adamw]\nlr = 0.0042", "[optim.adamw]\nlr = 0\nnesterov = true"),
         ("threads = 0", "threads = -1"),
         ("nms_free = false", ""),
         ("[bench]", "[bench]\nthread = 3"),

@@ -107,7 +107,7 @@ def test_the_plan_is_the_same_after_a_round_trip() -> None:
 
 def test_the_optimizers_own_table_holds_once_the_optimizer_is_settled() -> None:
     settled = plan(environ={"MUSGD_OPTIM__NAME": "adamw"})
-    assert settled.settings["optim.lr"].value == 0.0014
+    assert settled.settings["optim.lr"].value == 0.0042
     assert settled.settings["optim.lr"].source == "profile x86-cpu [optim.adamw]"
     assert "optim.adapt_factor" not in settled.settings
     assert "optim.nesterov" not in settled.settings
