@@ -31,8 +31,8 @@ fast as the mean one."""
 
 
 SPANS: Final = {"cpu": 2**18, "cuda": 2**24}
-"""Values of one shape that are worked on at a time. The CPU's stay in cache; a GPU's bound the
-temporaries, three to four times as large, where a model is made of hundreds of like blocks."""
+"""Values that are worked on at a time. The CPU's stay in cache; a GPU's bound the temporaries, two
+to four times as large, where a model is made of hundreds of like blocks."""
 
 
 def moving_weight(ages: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Block(NamedTuple):
 
 def parts_of(whole: Tensor, lengths: list[int] | None) -> list[Tensor]:
     """Views of a block; ``lengths`` are those of vectors, None of all else."""
-    return list(whole.unbind() if lengths is None else whole.split(lengths))
+    return list(whole.unbind() if lengths is None else whole.split_with_sizes(lengths))
 
 
 def lengths_of(params: list[Tensor]) -> list[int] | None:
