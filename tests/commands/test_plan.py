@@ -54,7 +54,7 @@ def test_every_option_settles_its_setting(capsys: pytest.CaptureFixture[str]) ->
     for option, (key, value) in options.items():
         assert (plan.settings[key].value, plan.settings[key].source) == (value, option)
     assert plan.settings["optim.lr"].source == "--set optim.lr"
-    assert plan.settings["optim.lr"].over[0].source == "profile x86-gpu [optim.sgd]"
+    assert plan.settings["optim.lr"].over[0].source == "profile x86-gpu [optim.sgd.fine-tuning]"
     assert (plan.profile, plan.target) == ("x86-gpu", "x86-cpu")
 
 
