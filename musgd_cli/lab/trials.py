@@ -277,6 +277,8 @@ class _Crew:
                     if self.watchers.on_epoch(trial, log):
                         ended = True
                         _let_go(process)
+                    if self.watchers.stop():  # before the next poll would see it
+                        self.release()
                 elif "warning" in said:
                     self.watchers.on_warning(trial, said["warning"])
                 elif "failure" in said:

@@ -109,15 +109,18 @@ def test_folder_that_cannot_be_written_is_told(tmp_path: Path, make_plan: MakePl
 
 
 def test_stop_keeps_the_epoch_and_the_next_call_ends_as_if_never_stopped(
-    trained: tuple[Path, Trial], tmp_path: Path
+    tmp_path: Path, make_plan: MakePlan
 ) -> None:
-    root, trial = trained
+    trial = Trial("a", make_plan(train__epochs=12))
+    root = tmp_path / "whole"
+    run_trials([trial], root, Watchers())
     stop = threading.Event()
     watchers = Watchers(on_epoch=lambda *_: bool(stop.set()), stop=stop.is_set)
     with pytest.raises(StoppedError):
         run_trials([trial], tmp_path, watchers)
     assert not trial.run(tmp_path).finished
-    assert len(trial.run(tmp_path).epochs()) == 1
+    # A tiny epoch may be over before the worker hears of it.
+    assert 1 <= len(trial.run(tmp_path).epochs()) < 12
     assert workers() == []
 
     run_trials([trial], tmp_path, Watchers())
