@@ -38,9 +38,12 @@ def _sections(command: Any, path: str) -> Iterator[str]:
     for parameter in (*arguments, *options):
         spelling = _spelling(parameter).replace("|", "\\|")  # it ends a cell, even within code
         yield f"| {spelling} | {_text(parameter.help or '')}{_default(parameter)} |\n"
-    below = getattr(command, "commands", {})
-    for name in command.list_commands(None) if below else ():
-        yield from _sections(below[name], f"{path} {name}")
+    if not hasattr(command, "commands"):
+        return
+    context = command.make_context(path, [], resilient_parsing=True)
+    for name in command.list_commands(context):
+        _, below, _ = command.resolve_command(context, [name])
+        yield from _sections(below, f"{path} {name}")
 
 
 def _spelling(parameter: Any) -> str:

@@ -6,7 +6,13 @@ Command modules import typer and their neighbours' option types at the top and n
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import typer
+import typer.core
+import typer.main
 
 from musgd_cli.commands import (
     bench,
@@ -27,8 +33,39 @@ from musgd_cli.commands import (
     tune,
 )
 
+_VERBS: dict[str, Callable[..., None]] = {}
+
+
+class Verbs(typer.core.TyperGroup):
+    """A group that reads a verb's options when it is called, not when it is listed.
+
+    Reading those of all verbs would take a third of ``musgd --help`` and be done before any verb.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that ``args`` begins with, its options read."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _with_options(_VERBS[name]) if name in _VERBS else command, rest
+
+
+def _with_options(verb: Callable[..., None]) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command()(verb)
+    return typer.main.get_command(alone)
+
+
+def _listed() -> None:
+    """Stand for a verb where only its name and help are asked for."""
+
+
+def _add(verb: Callable[..., None]) -> None:
+    _VERBS[verb.__name__] = verb
+    app.command(verb.__name__, help=inspect.getdoc(verb))(_listed)
+
+
 app = typer.Typer(
     name="musgd",
+    cls=Verbs,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -56,19 +93,19 @@ def musgd(
     """
 
 
-app.command()(doctor.doctor)
-app.command()(plan.plan)
+_add(doctor.doctor)
+_add(plan.plan)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(data.app, name="data")
-app.command()(train.train)
-app.command()(compare.compare)
-app.command()(tune.tune)
-app.command()(claims.claims)
-app.command()(prune.prune)
-app.command()(export.export)
-app.command()(bench.bench)
-app.command()(fit.fit)
-app.command()(report.report)
-app.command()(predict.predict)
-app.command()(bundle.bundle)
-app.command()(demo.demo)
+_add(train.train)
+_add(compare.compare)
+_add(tune.tune)
+_add(claims.claims)
+_add(prune.prune)
+_add(export.export)
+_add(bench.bench)
+_add(fit.fit)
+_add(report.report)
+_add(predict.predict)
+_add(bundle.bundle)
+_add(demo.demo)
