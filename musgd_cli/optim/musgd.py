@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any, Final, Literal
@@ -110,6 +110,7 @@ class MuSGD(Optimizer):
     # Not state: a copy starts without them.
     _last: _Decision | None
     _blocks: dict[tuple[str, int], Block]
+    _layouts: dict[int, _Layout]
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class MuSGD(Optimizer):
         }
         _check_options(defaults)
         super().__init__(params, defaults)
-        self._last, self._blocks = None, {}
+        self._last, self._blocks, self._layouts = None, {}, {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; what it leaves out it takes from the constructor's options.
@@ -165,7 +166,7 @@ class MuSGD(Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        self._last, self._blocks = None, {}
+        self._last, self._blocks, self._layouts = None, {}, {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned, or what a ``torch.optim.SGD``'s did.
@@ -247,7 +248,7 @@ class MuSGD(Optimizer):
             if group["second_moment"] == "rowcol":
                 self._rowcol(bucket, beta, keep)
                 continue
-            starts = bucket.starts
+            starts = bucket.sort.starts
             musgd(
                 bucket.params,
                 bucket.grads,
@@ -290,7 +291,7 @@ class MuSGD(Optimizer):
             for i, (param, state, weight) in enumerate(
                 zip(bucket.params, states, weights.unbind(), strict=True)
             ):
-                if bucket.starts:
+                if bucket.sort.starts:
                     state["momentum_buffer"] = torch.zeros_like(param.detach())
                 if "exp_avg_sq" not in state:
                     state["exp_avg_sq"] = (
@@ -308,7 +309,7 @@ class MuSGD(Optimizer):
                     **options,
                 )
             return
-        for run in like_runs(bucket.params):
+        for run in bucket.sort.runs:
             params, of = bucket.params[run], states[run]
             shape, lengths = params[0].shape, lengths_of(params)
             buffers = None
@@ -351,11 +352,12 @@ class MuSGD(Optimizer):
 
         With ``lengths`` they hold vectors, and ``shape`` is left alone. The states hold the parts.
         It is joined anew where one of them holds another tensor than at the last step: once
-        loaded, copied or cast, or as the set of gradients changes.
+        loaded, copied or cast, or as the set of gradients changes; and where another dtype is
+        asked for, as the parameters were cast.
         """
         held = [state.get(name) for state in states]
         block = self._blocks.get((name, id(states[0])))
-        if block is None or not _are(held, block.parts):
+        if block is None or block.whole.dtype is not dtype or not _are(held, block.parts):
             size = (len(held), *shape) if lengths is None else (sum(lengths),)
             whole = torch.zeros(size, dtype=dtype, device=device)
             block = Block(whole, parts_of(whole, lengths))
@@ -371,38 +373,38 @@ class MuSGD(Optimizer):
 
     def _gather(self, group: dict[str, Any]) -> list[_Bucket]:
         """The group's tensors with a gradient, by device, dtype and whether they have a buffer."""
-        buckets: dict[tuple[torch.device, torch.dtype, bool], _Bucket] = {}
+        layout = self._layouts.get(id(group))
+        buckets = None if layout is None else layout.buckets(group, self.state)
+        if buckets is None:
+            layout = self._layouts[id(group)] = self._lay_out(group)
+            buckets = layout.buckets(group, self.state)
+            assert buckets is not None, "what was just sorted is as it was"
+        for bucket in buckets:
+            if bucket.adapts and group["decay_in_norm"]:
+                bucket.absorb_decay()
+        return buckets
+
+    def _lay_out(self, group: dict[str, Any]) -> _Layout:
+        sorts: dict[tuple[torch.device, torch.dtype, bool], _Sort] = {}
+        without: list[Tensor] = []
         has_momentum = group["momentum"] != 0
         scaled = group["second_moment"] == "rowcol"
         for param in _by_shape(group["params"]) if scaled else group["params"]:
-            grad = param.grad
-            if grad is None:
+            if param.grad is None:
+                without.append(param)
                 continue
-            if grad.is_sparse:
-                raise RuntimeError(
-                    "MuSGD does not support sparse gradients, such as this one of shape "
-                    f"{tuple(grad.shape)}; torch.optim.SGD does"
-                )
             if scaled and param.is_complex():
                 raise RuntimeError(
                     "second_moment='rowcol' does not support complex parameters, such as this one "
                     f"of shape {tuple(param.shape)}; second_moment='none' does"
                 )
             state = self.state[param]
-            buffer = state.get("momentum_buffer") if has_momentum else None
-            key = (param.device, param.dtype, buffer is None)
-            bucket = buckets.get(key)
-            if bucket is None:
-                bucket = buckets[key] = _Bucket(group)
-            bucket.params.append(param)
-            bucket.states.append(state)
-            bucket.grads.append(grad)
-            if has_momentum:
-                bucket.buffers.append(buffer)
-        for bucket in buckets.values():
-            if bucket.adapts and group["decay_in_norm"]:
-                bucket.absorb_decay()
-        return list(buckets.values())
+            starts = has_momentum and state.get("momentum_buffer") is None
+            key = (param.device, param.dtype, starts)
+            sort = sorts.setdefault(key, _Sort(*key, [], []))
+            sort.params.append(param)
+            sort.states.append(state)
+        return _Layout(list(group["params"]), without, has_momentum, scaled, list(sorts.values()))
 
     def _decide(
         self, buckets: list[_Bucket], total: Tensor | None, keep: Tensor | None
@@ -479,14 +481,88 @@ class MuSGD(Optimizer):
 
 
 @dataclass
-class _Bucket:
+class _Sort:
     """Tensors of one group, device and dtype, all with a momentum buffer or all without."""
 
+    device: torch.device
+    dtype: torch.dtype
+    starts: bool
+    """Whether their momentum buffers are still to be made."""
+    params: list[Tensor]
+    states: list[dict[str, Any]]
+
+    @cached_property
+    def runs(self) -> list[slice]:
+        """Those that are worked on at once."""
+        return list(like_runs(self.params))
+
+    def holds(self, state: dict[Tensor, dict[str, Any]]) -> bool:
+        """Whether its tensors are still where and what they were, with the states they had."""
+        return (
+            all(map(operator.is_, map(state.get, self.params), self.states))
+            and all(param.dtype is self.dtype for param in self.params)
+            and all(param.device == self.device for param in self.params)
+        )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A group's tensors, sorted. It is kept: to sort hundreds takes longer than to look again."""
+
+    given: list[Tensor]
+    without: list[Tensor]
+    """Those that had no gradient."""
+    has_momentum: bool
+    scaled: bool
+    sorts: list[_Sort]
+
+    def buckets(
+        self, group: dict[str, Any], state: dict[Tensor, dict[str, Any]]
+    ) -> list[_Bucket] | None:
+        """The sorted tensors with their gradients of now; None where they are to be sorted anew.
+
+        Raises:
+            RuntimeError: A gradient is sparse.
+        """
+        if (
+            not _are(group["params"], self.given)
+            or (group["momentum"] != 0) is not self.has_momentum
+            or (group["second_moment"] == "rowcol") is not self.scaled
+            or any(param.grad is not None for param in self.without)
+        ):
+            return None
+        buckets = []
+        for sort in self.sorts:
+            if not sort.holds(state):
+                return None
+            grads, buffers = [], []
+            for param in sort.params:
+                grad = param.grad
+                if grad is None:
+                    return None
+                if grad.is_sparse:
+                    raise RuntimeError(
+                        "MuSGD does not support sparse gradients, such as this one of shape "
+                        f"{tuple(grad.shape)}; torch.optim.SGD does"
+                    )
+                grads.append(grad)
+            if self.has_momentum:
+                buffers = [state.get("momentum_buffer") for state in sort.states]
+                if any((buffer is None) is not sort.starts for buffer in buffers):
+                    return None
+            buckets.append(_Bucket(group, sort, grads, buffers))
+        return buckets
+
+
+@dataclass
+class _Bucket:
+    """A sort of tensors in one step."""
+
     group: dict[str, Any]
-    params: list[Tensor] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
-    grads: list[Tensor] = field(default_factory=list)
-    buffers: list[Tensor | None] = field(default_factory=list)
+    sort: _Sort
+    grads: list[Tensor]
+    buffers: list[Tensor | None]
+    """None of them, unless there is momentum."""
     ages: Tensor | None = None
     """How often each tensor's running means have moved, this step included, once it is counted."""
 
@@ -495,14 +571,19 @@ class _Bucket:
         self.maximize: bool = self.group["maximize"]
 
     @property
-    def device(self) -> torch.device:
-        """Where all its tensors are."""
-        return self.params[0].device
+    def params(self) -> list[Tensor]:
+        """Its tensors."""
+        return self.sort.params
 
     @property
-    def starts(self) -> bool:
-        """Whether its momentum buffers are still to be made."""
-        return bool(self.buffers) and self.buffers[0] is None
+    def states(self) -> list[dict[str, Any]]:
+        """Theirs, in the optimizer."""
+        return self.sort.states
+
+    @property
+    def device(self) -> torch.device:
+        """Where all its tensors are."""
+        return self.sort.device
 
     @property
     def adapts(self) -> bool:
@@ -523,7 +604,7 @@ class _Bucket:
     @property
     def norm_dtype(self) -> torch.dtype:
         """That of norms and betas."""
-        return _norm_dtype(self.params[0].dtype)
+        return _norm_dtype(self.sort.dtype)
 
     @cached_property
     def norms(self) -> Tensor:

@@ -122,6 +122,7 @@ def multi_tensor_rowcol(
     grads = [grad if grad.is_contiguous() else grad.contiguous() for grad in grads]
     scaled_by_value = params[0].dim() < 2
     joined: Tensor | None = None
+    parts: list[Tensor] | None = None
     if scaled_by_value or momentum_buffers is None or isinstance(momentum, Tensor):
         joined = _joined(grads)
         if keep is not None:
@@ -148,8 +149,9 @@ def multi_tensor_rowcol(
     else:
         # One pass over the gradients: SGD, with 0 for a parameter and -1 for lr.
         x = torch.zeros_like(momentum_buffers.whole)
+        parts = parts_of(x, lengths)
         torch._fused_sgd_(
-            parts_of(x, lengths),
+            parts,
             grads,
             momentum_buffers.parts,
             weight_decay=0.0,
@@ -175,7 +177,7 @@ def multi_tensor_rowcol(
     if all(param.is_contiguous() for param in params):
         torch._fused_sgd_(
             params,
-            parts_of(update, lengths),
+            parts if parts is not None and update is x else parts_of(update, lengths),
             [],
             weight_decay=weight_decay,
             momentum=0.0,
@@ -214,12 +216,15 @@ def _for_values(numbers: Tensor, params: list[Tensor]) -> Tensor:
 def _equalize_(x: Tensor, averages: Tensor, weights: Tensor) -> None:
     """:func:`_equalize`, in place, of n matrices: ``x`` of shape (n, rows, columns)."""
     height, width = x.shape[1:]
-    rows = torch.linalg.vector_norm(x, dim=2, keepdim=True).square_().div_(width)
-    averages.lerp_(rows.mean((1, 2)), weights)
-    rows.add_(averages.view(-1, 1, 1), alpha=ROW_FLOOR**2)
+    rows = torch.linalg.vector_norm(x, dim=2, keepdim=True)
+    rows.mul_(rows)
+    averages.lerp_(rows.sum((1, 2)).mul_(1 / (height * width)), weights)
+    # Of sums, not means: so the rows get their 1 / sqrt(width).
+    rows.add_(averages.view(-1, 1, 1), alpha=ROW_FLOOR**2 * width)
     x.mul_(rows.clamp_(min=torch.finfo(x.dtype).tiny).rsqrt_())
-    columns = (x * x).sum(1, keepdim=True).mul_(width / height)
-    x.mul_(columns.add_(COLUMN_FLOOR * width).rsqrt_())
+    columns = (x * x).sum(1, keepdim=True)
+    floor = torch.full((), COLUMN_FLOOR, dtype=x.dtype, device=x.device)
+    x.mul_(torch.add(floor, columns, alpha=width / height).rsqrt_())
 
 
 def single_tensor_rowcol(

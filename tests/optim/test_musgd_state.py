@@ -7,6 +7,7 @@ import gc
 import io
 import pickle
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -206,6 +207,80 @@ def test_momentum_may_start_at_zero_and_return_to_it() -> None:
             param.grad = torch.full((3,), momentum + 1)
             opt.step()
         assert torch.equal(ours, theirs)
+
+
+def _forget_one(params: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    del optimizer.state[params[0]]
+
+
+def _empty_one(params: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    optimizer.state[params[0]] = {}
+
+
+def _drop_a_buffer(params: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    del optimizer.state[params[0]]["momentum_buffer"]
+
+
+def _reorder(_: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    optimizer.param_groups[0]["params"].reverse()
+
+
+def _move_to_the_other_group(_: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    first, second = optimizer.param_groups
+    second["params"].append(first["params"].pop())
+
+
+def _widen(params: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    params[0].data, params[0].grad = params[0].data.double(), None
+    state = optimizer.state[params[0]]
+    state["momentum_buffer"] = state["momentum_buffer"].double()
+
+
+def _stop_momentum(_: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    optimizer.param_groups[0]["momentum"] = 0.0
+
+
+@pytest.mark.parametrize("second_moment", ["none", "rowcol"])
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        _forget_one,
+        _empty_one,
+        _drop_a_buffer,
+        _reorder,
+        _move_to_the_other_group,
+        _widen,
+        _stop_momentum,
+    ],
+)
+def test_what_is_changed_between_steps_is_what_the_next_step_works_on(
+    meddle: Callable[[list[torch.nn.Parameter], MuSGD], None], second_moment: str
+) -> None:
+    """What it remembers of its tensors must not outlast them: a copy remembers nothing."""
+    params, optimizer = build({"second_moment": second_moment, "adapt_factor": 0})
+    run(params, optimizer, range(2))
+    others, other = copy.deepcopy((params, optimizer))
+    meddle(params, optimizer)
+    meddle(others, other)
+    for step in range(2, 5):
+        others, other = copy.deepcopy((others, other))
+        run(params, optimizer, range(step, step + 1))
+        run(others, other, range(step, step + 1))
+        assert_equal_runs(params, optimizer, others, other)
+
+
+@pytest.mark.parametrize("second_moment", ["none", "rowcol"])
+def test_gradients_may_come_and_go(second_moment: str) -> None:
+    params, optimizer = build({"second_moment": second_moment, "adapt_factor": 0})
+    others, other = copy.deepcopy((params, optimizer))
+    for step, present in enumerate([(0, 1, 2), (0, 2), (1,), (), (1, 2), (0, 1, 2), (0, 1, 2)]):
+        others, other = copy.deepcopy((others, other))
+        for tensors, each in ((params, optimizer), (others, other)):
+            for i, param in enumerate(tensors):
+                grad = torch.full(param.shape, step + i + 1.0)
+                param.grad = grad if i in present else None
+            each.step()
+        assert_equal_runs(params, optimizer, others, other)
 
 
 def test_a_one_cycle_schedule_drives_it_as_it_drives_sgd() -> None:
