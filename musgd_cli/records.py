@@ -511,6 +511,12 @@ class EpochLog(Frozen):
     """Peak since the run began: GPU memory where training runs on one, else resident memory."""
     temperature_c: float | None
 
+    @property
+    def val_loss(self) -> float | None:
+        """Sum of the validation losses; ``None`` where one is missing, for it was not finite."""
+        whole = self.val_losses and self.val_losses.keys() >= self.losses.keys()
+        return sum(self.val_losses.values()) if whole else None
+
 
 class TrainResult(Record):
     """A finished training run, ``train.json``."""

@@ -62,7 +62,6 @@ def read_curve(run: RunFolder) -> tuple[CurvePoint, ...]:
         ends[step.epoch] = step.step
     epochs = run.epochs()
     names = {name for epoch in epochs for name in epoch.losses}
-    val_names = {name for epoch in epochs for name in epoch.val_losses}
     points, seconds = [], 0.0
     for epoch in epochs:
         if epoch.epoch not in ends:
@@ -73,7 +72,7 @@ def read_curve(run: RunFolder) -> tuple[CurvePoint, ...]:
                 step=ends[epoch.epoch],
                 seconds=seconds,
                 train_loss=_whole_sum(epoch.losses, names),
-                val_loss=_whole_sum(epoch.val_losses, val_names),
+                val_loss=epoch.val_loss,
                 map50=epoch.map50,
                 map50_95=epoch.map50_95,
             )

@@ -245,7 +245,6 @@ class _Session:
     """By the name of the trial's folder: those that train here now."""
     cut: dict[str, str] = field(default_factory=dict)
     """Trials that were told to end, and their state."""
-    loss_names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         with _quiet():
@@ -381,7 +380,7 @@ class _Session:
         from optuna.exceptions import UpdateFinishedTrialError
 
         self.listeners.on_epoch(run.name, log)
-        loss = self._val_loss(log)
+        loss = log.val_loss
         if loss is None:
             self.cut[run.name] = "diverged"
             return True
@@ -399,13 +398,6 @@ class _Session:
             return True
         return False
 
-    def _val_loss(self, log: EpochLog) -> float | None:
-        """Return the sum of an epoch's validation losses; ``None`` where one is not finite."""
-        self.loss_names |= log.val_losses.keys()
-        if not log.val_losses or log.val_losses.keys() != self.loss_names:
-            return None
-        return sum(log.val_losses.values())
-
     def _on_done(self, run: Trial, result: TrainResult | None) -> None:
         state = "finished" if result is not None else self.cut.pop(run.name)
         self._tell(run, state)
@@ -421,7 +413,7 @@ class _Session:
     def _tell(self, run: Trial, state: str) -> None:
         epochs = run.run(self.root).epochs()
         last = epochs[-1] if epochs else None
-        loss = None if state == "diverged" or last is None else self._val_loss(last)
+        loss = None if state == "diverged" or last is None else last.val_loss
         if state == "finished" and loss is None:
             state = "diverged"
         outcome = {

@@ -231,7 +231,5 @@ class Matrix:
         run = self.run(place, trial)
         if run.path in self.diverged:
             return math.inf
-        last = run.epochs()[-1]
-        # One that was not finite is left out of the log.
-        whole = last.val_losses and len(last.val_losses) == len(last.losses)
-        return sum(last.val_losses.values()) if whole else math.inf
+        loss = run.epochs()[-1].val_loss
+        return math.inf if loss is None else loss
