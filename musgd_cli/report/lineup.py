@@ -31,6 +31,8 @@ class Entry:
     """No other entry has it."""
     machine: str
     """The board; numbered where several machines are one board."""
+    emulated_speed: bool = False
+    """An emulator's speed is to be shown too."""
 
     @property
     def name_there(self) -> str:
@@ -45,7 +47,7 @@ class Entry:
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
         """What must be known before its figures are quoted."""
-        return remarks(self.report)
+        return remarks(self.report, emulated_speed=self.emulated_speed)
 
     @property
     def has_model(self) -> bool:
@@ -54,8 +56,8 @@ class Entry:
 
     @property
     def is_timed(self) -> bool:
-        """Its speed is that of the machine it names."""
-        return not self.report.host.emulated
+        """Its speed is that of the machine it names, or asked for all the same."""
+        return self.emulated_speed or not self.report.host.emulated
 
     @property
     def estimated(self) -> bool:
@@ -101,9 +103,10 @@ class Lineup:
 
     Args:
         reports: At least one, of any machines, models and data sets.
+        emulated_speed: Show an emulator's speed too, which is no board's.
     """
 
-    def __init__(self, reports: Sequence[BenchReport]) -> None:
+    def __init__(self, reports: Sequence[BenchReport], *, emulated_speed: bool = False) -> None:
         of_report = _machine_names([report.host for report in reports])
         names = _names(reports, of_report)
         self.machines: dict[str, list[Host]] = {}
@@ -111,7 +114,9 @@ class Lineup:
         for name, report in zip(of_report, reports, strict=True):
             hosts = self.machines.setdefault(name, [])
             hosts += [report.host] if report.host not in hosts else []
-        self.entries = tuple(map(Entry, reports, names, of_report))
+        self.entries = tuple(
+            Entry(*of_one, emulated_speed) for of_one in zip(reports, names, of_report, strict=True)
+        )
 
     def has_many(self, fact: Callable[[BenchReport], object]) -> bool:
         """Tell whether the reports differ in something."""
