@@ -794,6 +794,9 @@ class BenchReport(Record):
     names: tuple[str, ...] = ()
     """Of the classes."""
     host: Host
+    reached_as: str | None = None
+    """What its board was called over ssh, which tells it from others of its kind; ``None``:
+    measured where it was kept."""
     data: str | None
     split: str | None
     n_images: int

@@ -31,10 +31,13 @@ class Outcome:
 
     subject: Subject
     threads: int
+    """0 where an error is of no single count."""
     report: BenchReport | None = None
     kept: Path | None = None
     """Where the report lies; ``None`` where it was not to be kept."""
     error: MusgdError | None = None
+    board: str | None = None
+    """How the board that measured it is reached; ``None``: this machine."""
 
 
 OnProgress = Callable[[Subject, Progress], None]
