@@ -105,6 +105,14 @@ def bench(
             "3.6 and trtexec is copied there. Repeatable.",
         ),
     ] = None,
+    emulated_speed: Annotated[
+        bool,
+        typer.Option(
+            "--show-emulated-speed",
+            help="Show the speed of an emulated machine too, which says nothing of the board that "
+            "it plays.",
+        ),
+    ] = False,
     target: Target = None,
     assignments: Set = None,
     as_json: Json = False,
@@ -184,7 +192,14 @@ def bench(
         )
     chosen = {str(subject.path) for subject in subjects}
     verdict = judge(outcomes, thresholds, baseline, chosen, asked)
-    _conclude(terminal, outcomes, unread, verdict, is_gate=bool(thresholds or baseline))
+    _conclude(
+        terminal,
+        outcomes,
+        unread,
+        verdict,
+        is_gate=bool(thresholds or baseline),
+        emulated_speed=emulated_speed,
+    )
 
 
 def _measure_here(
@@ -245,6 +260,7 @@ def _conclude(
     verdict: Verdict,
     *,
     is_gate: bool,
+    emulated_speed: bool,
 ) -> None:
     """Show what came of it, and end with the code that it deserves."""
     from musgd_cli.commands.planning import each_once
@@ -263,9 +279,12 @@ def _conclude(
         print_error(failure)
     beyond = verdict.broken
     if reports:
-        terminal.show(bench_table(reports))
+        terminal.show(bench_table(reports, emulated_speed=emulated_speed))
         if verdict.comparisons:
             terminal.show(comparison_table(verdict.comparisons))
+        # A record holds what was measured, and host.emulated says on what.
+        if terminal.as_json and any(report.host.emulated for report in reports):
+            terminal.warn("an emulator's speed is not the board's: see each report's host.emulated")
         terminal.emit(
             BenchReports(reports=tuple(reports), comparisons=verdict.comparisons, broken=beyond)
         )
