@@ -25,6 +25,7 @@ from musgd_cli.commands import (
     report,
     train,
     tune,
+    wheelhouse,
 )
 
 app = typer.Typer(
@@ -71,4 +72,5 @@ app.command()(fit.fit)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(bundle.bundle)
+app.command()(wheelhouse.wheelhouse)
 app.command()(demo.demo)
