@@ -17,7 +17,7 @@
 #   MUSGD_PYTHON         this machine's Python with musgd in it; default: .venv/bin/python
 #   MUSGD_DEBIAN_MIRROR  where Debian comes from; default: where this machine's apt has it from, else
 #                        deb.debian.org
-# Variables of pip (PIP_INDEX_URL and so on) and of proxies are handed on to the board.
+# What pip is told of its index (PIP_INDEX_URL and so on) and of proxies is handed on to the board.
 #
 # Exit codes, as musgd's own: 0 all is well, 1 a step could not be done, 2 usage, 3 this machine
 # cannot do it, 4 a check failed. All is mounted in a namespace of its own, so nothing stays.
@@ -68,6 +68,7 @@ main() {
         check "torch computes" compute_with_torch
         check "train does two steps" train_two_steps
     fi
+    check "install.sh --uninstall leaves nothing" uninstall
     line "" "in all" $((SECONDS - began))
     [ "$failed" = 0 ] || die 4 "$failed of the checks failed" "read their logs in $logs"
 }
@@ -217,13 +218,11 @@ show() {
 # instructions there are; any other ends a program with SIGILL, as on the board.
 on_board() {
     local handed=() name
-    while IFS= read -r name; do
-        case $name in
-            PIP_FIND_LINKS) ;; # a folder of this machine's
-            PIP_* | *_proxy | *_PROXY) handed+=("$name=${!name}") ;;
-        esac
-    done < <(compgen -e)
-    env -i "${handed[@]}" HOME=/root LANG=C.UTF-8 QEMU_CPU="$CPU" \
+    for name in PIP_{INDEX_URL,EXTRA_INDEX_URL,TRUSTED_HOST,CERT,PROXY,DEFAULT_TIMEOUT} \
+        {http,https,no}_proxy {HTTP,HTTPS,NO}_PROXY; do
+        [ -z "${!name-}" ] || handed+=("$name=${!name}")
+    done
+    env -i "${handed[@]}" HOME=/root LANG=C.UTF-8 QEMU_CPU="$CPU" PIP_CACHE_DIR=/root/.cache/pip \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         "${without_network[@]}" "$(command -v chroot)" "$root" \
         /bin/sh -c 'cd /work && exec "$@"' sh "$@"
@@ -282,6 +281,12 @@ call_installer() {
         without_network=("$(command -v unshare)" --net)
     fi
     on_board /src/install.sh "${options[@]}"
+}
+
+uninstall() {
+    on_board /src/install.sh --uninstall --yes --prefix "$PREFIX"
+    [ ! -e "$root$PREFIX" ]
+    [ ! -L "$root/root/.local/bin/musgd" ]
 }
 
 doctor() {
