@@ -69,7 +69,7 @@ main() {
         check "train does two steps" train_two_steps
     fi
     check "install.sh --uninstall leaves nothing" uninstall
-    line "" "in all" $((SECONDS - began))
+    printf '%-4s  %5d s               in all\n' "" $((SECONDS - began))
     [ "$failed" = 0 ] || die 4 "$failed of the checks failed" "read their logs in $logs"
 }
 
@@ -356,26 +356,34 @@ check() {
 # Sets log and code. The function runs in a shell of its own, which ends at the first failure; no
 # caller may stand before && or ||, where bash would go on. Mounts are the namespace's and stay.
 attempt() {
-    local start=$SECONDS
+    local spent wall cpu TIMEFORMAT='%R %U %S'
     n=$((${n-0} + 1))
     log=$logs/$(printf %02d "$n")-$2.log
     set +e
-    (
-        set -e
-        "${@:2}"
-    ) >"$log" 2>&1 </dev/null
+    spent=$(
+        {
+            time {
+                (
+                    set -e
+                    "${@:2}"
+                ) >"$log" 2>&1 </dev/null
+            }
+        } 2>&1
+    )
     code=$?
     set -e
+    read -r wall cpu <<<"$(awk '{ printf "%.0f %.0f", $1, $2 + $3 }' <<<"$spent")"
     if [ "$code" = 0 ]; then
-        line PASS "$1" $((SECONDS - start))
+        line PASS "$wall" "$cpu" "$1"
     else
-        line FAIL "$1" $((SECONDS - start))
+        line FAIL "$wall" "$cpu" "$1"
         tail -n 5 "$log" >&2
     fi
 }
 
+# line VERDICT SECONDS OF_PROCESSOR TITLE: what a step took, by the clock and of the processors.
 line() {
-    printf '%-4s  %5d s  %s\n' "$1" "$3" "$2"
+    printf '%-4s  %5d s  %5d s CPU  %s\n' "$@"
 }
 
 # die CODE WHAT MEND: the two lines and the codes of musgd itself.
