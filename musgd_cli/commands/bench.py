@@ -123,7 +123,8 @@ def bench(
     Each model is measured in fresh processes, in turns with the others: warmed up
     until steady, timed, then scored on the data set's test split, or on val where
     it has none. Without --data that is the run's own set. Reports are kept in the
-    run's bench/.
+    run's bench/. With --host that is done on another board: what it needs is copied
+    there by your own ssh, the reports come back.
     """
     from musgd_cli.bench import choose
     from musgd_cli.bench.comparison import require_comparable
@@ -243,11 +244,11 @@ def _measure_on_boards(
 
     from musgd_cli.remote import measure_on
 
-    def tell(board: str, what: str, mend: str | None = None) -> None:
-        if mend is None:
-            terminal.say(f"{board}: {what}")
-        else:
+    def tell(board: str, what: str, *, warns: bool = False, mend: str | None = None) -> None:
+        if warns:
             terminal.warn(f"{board}: {what}", mend)
+        else:
+            terminal.say(f"{board}: {what}")
 
     with closing(measure_on(hosts, agents, request, tell)) as outcomes:
         return list(outcomes)

@@ -86,7 +86,7 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
 
 
 def _host(connection: Connection, program: list[str]) -> Host:
-    speech = Speech(connection.destination, lambda *_: None)
+    speech = Speech(connection.destination, lambda *_, **__: None)
     answer = connection.run([*program, "doctor"], on_line=speech)
     if answer.code != ExitCode.DONE:
         raise speech.failures(answer.code)[0]

@@ -13,6 +13,7 @@ from musgd_cli.remote.parcels import Shelf
 from musgd_cli.remote.session import Found, Request
 from musgd_cli.remote.speech import Speech, Tell
 from musgd_cli.remote.ssh import Connection
+from musgd_cli.report.wording import count
 from musgd_cli.runtime import EXTRAS
 
 # Where install.sh puts it is in a person's PATH, and often not in that of a command over ssh.
@@ -47,12 +48,19 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
         return artifact.runtime == "null" or bool(host.runtimes.get(artifact.runtime))
 
     usable = [subject for subject in request.subjects if runs_there(subject.artifact)]
-    for subject in request.subjects:
-        if subject not in usable:
-            runtime = subject.artifact.runtime
-            what = f"{board}: {runtime} is not installed there"
-            mend = f"on the board: pip install 'musgd-cli[{EXTRAS.get(runtime, runtime)}]'"
-            yield subject, UnsupportedError(what, mend)
+    lacking = [subject for subject in request.subjects if subject not in usable]
+    if usable:  # of a run that was exported for several boards the others' models are no failure
+        elsewhere = [
+            one for one in lacking if host.board not in (one.artifact.boards or (host.board,))
+        ]
+        if elsewhere:
+            tell(board, f"left out: {count(len(elsewhere), 'model')} for other boards")
+        lacking = [one for one in lacking if one not in elsewhere]
+    for subject in lacking:
+        runtime = subject.artifact.runtime
+        what = f"{board}: {runtime} is not installed there"
+        mend = f"on the board: pip install 'musgd-cli[{EXTRAS.get(runtime, runtime)}]'"
+        yield subject, UnsupportedError(what, mend)
     if usable:
         layout = Layout(usable, request.data, runs_there)
         yield from _bench(connection, words, layout, tell)
@@ -60,7 +68,7 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
 
 def _host(connection: Connection, musgd: str) -> Host:
     """Ask the board what it is."""
-    speech = Speech(connection.destination, lambda *_: None)
+    speech = Speech(connection.destination, lambda *_, **__: None)
     answer = connection.run([musgd, "doctor", "--json"], on_line=speech)
     if not answer.out.strip():
         raise speech.failures(answer.code or ExitCode.FAILED)[0]

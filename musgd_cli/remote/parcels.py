@@ -131,7 +131,9 @@ def of_split(data_set: DataSet) -> Parcel:
     contents[data_set.path.name] = yaml.safe_dump(
         {**description, "names": dict(enumerate(data_set.names))}, allow_unicode=True
     ).encode()
-    return Parcel(data_set.path.parent.name or "data", contents)
+    folder = data_set.path.parent.name
+    # One called images would, by the rule for labels, have them beside itself.
+    return Parcel("data" if folder in ("", "images") else folder, contents)
 
 
 @dataclass

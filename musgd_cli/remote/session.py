@@ -132,8 +132,8 @@ def _work(
 ) -> None:
     """Do one board's part, in a thread of its own; all that it says goes through ``put``."""
 
-    def pass_on(name: str, what: str, mend: str | None = None) -> None:
-        put(lambda: tell(name, what, mend))
+    def pass_on(name: str, what: str, *, warns: bool = False, mend: str | None = None) -> None:
+        put(lambda: tell(name, what, warns=warns, mend=mend))
 
     try:
         with board.connection as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,12 +13,16 @@ _KINDS: dict[int, type[MusgdError]] = {
     ExitCode.UNSUPPORTED: UnsupportedError,
 }
 
+_MEND = "run the same command on the board to see all it says"
+
 
 class Tell(Protocol):
     """Is told what goes on on a board."""
 
-    def __call__(self, board: str, what: str, mend: str | None = None, /) -> None:
-        """Take note; with a mend it is a warning."""
+    def __call__(
+        self, board: str, what: str, /, *, warns: bool = False, mend: str | None = None
+    ) -> None:
+        """Take note of a line, or of a warning, which may have a mend."""
 
 
 @dataclass
@@ -28,42 +31,49 @@ class Speech:
 
     Args:
         board: Whose it is.
-        tell: Is told what is no failure, at once.
+        tell: Is told what is no failure.
     """
 
     board: str
     tell: Tell
-    last: str = ""
-    """Its last line."""
+    _last: str = ""
     _failures: list[tuple[str, str]] = field(default_factory=list)
-    _mended: Callable[[str], None] | None = None
+    _open: tuple[str, str] | None = None
+    """The warning or error whose mend may come next."""
 
     def __call__(self, line: str) -> None:
         """Take the next line."""
-        label, colon, text = line.partition(": ")
-        if not line.strip() or label == "kept":
+        if not line.strip():
             return
-        self.last = line
-        mended, self._mended = self._mended, None
-        if label == "mend" and mended is not None:
-            mended(text)
-        elif label == "error" and colon:
-            self._mended = lambda mend: self._failures.append((text, mend))
-        elif label == "warning" and colon:
-            self._mended = lambda mend: self.tell(self.board, text, mend)
+        self._last = line
+        label, colon, text = line.partition(": ")
+        if label == "mend" and self._open is not None:
+            self._close(text)
+            return
+        self._close()
+        if colon and label in ("warning", "error"):
+            self._open = label, text
         elif not line.startswith("kept "):  # what is kept there is brought here
             self.tell(self.board, line)
 
+    def _close(self, mend: str | None = None) -> None:
+        label, text = self._open or ("", "")
+        self._open = None
+        if label == "warning":
+            self.tell(self.board, text, warns=True, mend=mend)
+        elif label == "error":
+            self._failures.append((text, mend or _MEND))
+
     def failures(self, code: int) -> list[MusgdError]:
-        """Return the failures it told of; without any, one of what it ended with, if not with 0."""
+        """Return the failures it told of, when it has ended.
+
+        Args:
+            code: What it ended with; if not with 0 and without a word, that is the failure.
+        """
+        self._close()
         kind = _KINDS.get(code, MusgdError)
         found = [kind(f"{self.board}: {what}", mend) for what, mend in self._failures]
         if not found and code != ExitCode.DONE:
-            said = f": {self.last}" if self.last else ""
-            found.append(
-                MusgdError(
-                    f"{self.board}: it ended with exit code {code}{said}",
-                    "run the same command on the board to see all it says",
-                )
-            )
+            said = f": {self._last}" if self._last else ""
+            found = [MusgdError(f"{self.board}: it ended with exit code {code}{said}", _MEND)]
         return found
