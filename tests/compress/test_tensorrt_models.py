@@ -199,7 +199,7 @@ def test_rounding_to_half_leaves_the_rest(material):
 def test_tensorrt_rtx_builds_an_engine_of_what_we_wrote(precision, material, tmp_path):
     trt = pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx-cu12")
     tensorrt.build(material, tmp_path, precision)
-    assert (tmp_path / tensorrt.ENGINES["tensorrt_rtx"]).stat().st_size > 1e6
+    assert (tmp_path / tensorrt.RTX_ENGINE).stat().st_size > 1e6
     log = trt.Logger(trt.Logger.ERROR)
     network = trt.Builder(log).create_network(
         1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

@@ -345,6 +345,7 @@ def _about_recall(reports: Sequence[BenchReport]) -> str:
 def _about_clocks(report: BenchReport) -> str:
     facts = [
         _clock(report),
+        None if report.gpu_mhz is None else f"GPU {report.gpu_mhz:.0f} MHz",
         f"governor {report.governor}" if report.governor else None,
         f"power mode {report.power_mode}" if report.power_mode else None,
     ]
@@ -368,8 +369,8 @@ def _best_threads(lineup: Lineup) -> Iterator[str]:
             counts.setdefault(entry.report.artifact, []).append(entry.report)
     for artifact, reports in counts.items():
         if len({report.threads for report in reports}) > 1:
-            best = max(reports, key=lambda report: report.fps_end_to_end)
-            rates = ", ".join(f"{r.threads}: {three_digits(r.fps_end_to_end)}" for r in reports)
+            best = max(reports, key=lambda report: report.frames_a_second)
+            rates = ", ".join(f"{r.threads}: {three_digits(r.frames_a_second)}" for r in reports)
             yield (
                 f"{PurePath(artifact).name} is fastest with {best.threads}; frames a second with "
                 f"{rates}"
