@@ -1341,9 +1341,6 @@ def make_report(
         "timed_by": "trtexec: random input, copies in and out counted, one inference at a time",
         "built_with": " ".join(engine.flags),
     }
-    gpu_mhz = _known(seen.gpu_mhz for seen in looks)
-    if gpu_mhz:
-        settings["gpu_mhz"] = f"{mean(gpu_mhz):.0f}"
     if int8_asked:
         settings["precision_asked"] = f"int8: {NO_INT8}"
     report = {
@@ -1408,6 +1405,7 @@ def make_report(
         "throttle_reasons": sorted({name for names in throttles for name in names}),
         "cpu_mhz": _mean_known(seen.cpu_mhz for seen in looks),
         "cpu_mhz_highest": _mean_known(seen.cpu_mhz_max for seen in looks),
+        "gpu_mhz": _mean_known(seen.gpu_mhz for seen in looks),
         "governor": looks[-1].governor if looks else None,
         "power_mode": looks[-1].power_mode if looks else None,
         "cores_used": None if own is None else own,

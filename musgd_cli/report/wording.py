@@ -165,6 +165,14 @@ def _remarks(report: BenchReport, emulated_speed: bool) -> Iterator[Remark]:
     elif reasons:
         # Under-voltage, which is all that is told of clocks that were not held back.
         yield Remark(reasons, f"{reasons} during the run, without a sign that it cost speed")
+    if report.fps_end_to_end is None:
+        yield Remark(
+            "model alone",
+            "letterbox and decode were not timed: its time, power and energy are of the model "
+            "alone, and less than those of whole frames",
+            of_several="letterbox and decode were not timed: their time, power and energy are of "
+            "the model alone, and less than those of whole frames",
+        )
     if not report.steady:
         yield Remark(
             "not settled",
