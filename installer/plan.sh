@@ -15,7 +15,7 @@ $(row "$board")
 EOF
     refuse_userland
     kind=venv
-    if [ "$agent" = yes ] && [ -n "$l4t" ] && [ -z "$extras" ]; then
+    if [ "$agent" = yes ] && [ -z "$extras" ] && { [ -n "$l4t" ] || ! has_new_python; }; then
         kind=agent
         what='the agent for JetPack 4'
         target=$prefix/musgd
@@ -63,6 +63,15 @@ trains() {
     esac
 }
 
+has_new_python() {
+    if [ -n "$tree" ]; then
+        python_version=$(recorded_python)
+        [ -z "$python_version" ] || [ "${python_version#*.}" -ge 11 ]
+    else
+        [ -n "${MUSGD_PYTHON-}" ] || (find_python) 2>/dev/null
+    fi
+}
+
 plan_agent() {
     if [ -n "$tree" ]; then
         python_version=$(recorded_python)
@@ -103,11 +112,9 @@ read_board_python() {
         base="$(minor) ${facts#* }"
         return
     fi
-    python_version=$(recorded_python)
-    if [ -n "$python_version" ] && [ "${python_version#*.}" -lt 11 ]; then
+    has_new_python ||
         die 3 "Python $python_version is too old: musgd needs 3.11 or newer" \
             "install a newer one beside it, then MUSGD_PYTHON=/path/to/python3.11 $0"
-    fi
 }
 
 minor() {
@@ -182,7 +189,7 @@ EOF
     {
         read -r code
         read -r answer
-        read -r mend
+        read -r mend || :
     } <<EOF
 $facts
 EOF
