@@ -175,7 +175,8 @@ def bench(
             plan_for=plan_for,
             require=lambda machine: require(machine, machine.cores),
             options=_words(threads, frames, sustained, meter, estimate_power),
-            own_length=sustained is not None,
+            decided=frozenset(() if threads is None else ("bench.threads",))
+            | frozenset(() if sustained is None else flags),
         )
         outcomes = _measure_on_boards(terminal, request, host or [], agent or [])
     else:

@@ -19,8 +19,6 @@ from musgd_cli.runtime import EXTRAS
 # Where install.sh puts it is in a person's PATH, and often not in that of a command over ssh.
 _FIND = 'command -v musgd || command -v "$HOME/.local/bin/musgd"'
 
-_OF_LENGTH = frozenset({"bench.duration_s", "bench.repeats"})
-
 
 def measure(connection: Connection, request: Request, tell: Tell) -> Found:
     """Have a board's musgd measure models. See `musgd_cli.remote.session.Measure`.
@@ -83,8 +81,7 @@ def _settings(board: str, request: Request, host: Host) -> list[str]:
         own = f"profile {profiles.match(host).name}"
     words = []
     for key, setting in settled.items():
-        decided = request.own_length and key in _OF_LENGTH
-        if key.startswith("bench.") and setting.source != own and not decided:
+        if key.startswith("bench.") and setting.source != own and key not in request.decided:
             words += ["--set", f"{key}={setting.value}"]
     return words
 

@@ -32,8 +32,8 @@ class Request:
     """Called with a board before anything is copied there; what it raises ends the board's part."""
     options: tuple[str, ...] = ()
     """More words of ``musgd bench``, understood there as they are here."""
-    own_length: bool = False
-    """They say how long to measure and in how many repeats."""
+    decided: frozenset[str] = frozenset()
+    """Settings that they decide, which the plan's values are not to contradict."""
     data: str | None = None
     """Data set; without one, the set that each model's run was trained on, if it is here."""
 

@@ -65,12 +65,18 @@ clear=$2
 shift 2
 "$@" 3<&- &
 work=$!
-{{ while read -r _; do :; done; kill -TERM "$work"; }} <&3 >/dev/null 2>&1 &
+{{
+    while read -r _; do :; done
+    kill -TERM "$work"
+    sleep 20
+    kill -KILL "$work"
+}} <&3 >/dev/null 2>&1 &
 watch=$!
 exec 3<&-
 wait "$work"
 code=$?
-kill "$watch" 2>/dev/null
+exec 2>/dev/null
+kill "$watch"
 [ -z "$clear" ] || rm -rf "$clear"
 exit "$code"
 """

@@ -95,7 +95,7 @@ def test_a_board_is_told_what_was_asked(network: Network, workshop: Path) -> Non
         f'for word; do echo "$word"; done > {words}; ls "$(dirname "$9")" >> {words}; {answer}',
     )
     options = ["--threads", "sweep", "--frames", "5", "--meter", "none", "--set", "bench.idle_s=7"]
-    Path("musgd.toml").write_text("[bench]\nrepeats = 4\n")
+    Path("musgd.toml").write_text("[bench]\nrepeats = 4\nthreads = 3\n")
     assert main(["bench", str(run), "--host", "asked", *options, "-q"]) == 0
     said = words.read_text().splitlines()
     assert said[:5] == ["bench", "--json", "--threads=sweep", "--frames=5", "--meter=none"]
