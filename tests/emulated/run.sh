@@ -194,6 +194,9 @@ dress() {
     mount -t proc proc "$root/proc"
     mount -t tmpfs tmpfs "$root/sys"
     cp -r "$board/sys/." "$root/sys/"
+    # torch's and ONNX Runtime's cpuinfo library wants these besides; a Pi has all of its cores.
+    tee "$root/sys/devices/system/cpu/possible" "$root/sys/devices/system/cpu/present" \
+        <"$board/sys/devices/system/cpu/online"
     mount --rbind /dev "$root/dev"
     local file
     for file in cpuinfo meminfo 1/cgroup sys/kernel/arch sys/kernel/osrelease; do
