@@ -112,8 +112,8 @@ SPARE_BYTES = 32 << 20
 
 NO_INT8 = "the GPU of this board has no int8 arithmetic, so FP16 was built"
 NO_ACCURACY = (
-    "trtexec feeds random numbers and gives no boxes: the gate of the export scored this model, "
-    "and musgd bench scores its ONNX on another machine"
+    "trtexec feeds random numbers and gives no boxes: on another machine, musgd bench of its "
+    "model.onnx scores it"
 )
 
 

