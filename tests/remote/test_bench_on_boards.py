@@ -119,7 +119,7 @@ def test_a_model_whose_runtime_a_board_lacks_stays_here(
     err = capsys.readouterr().err
     assert "error: lacks: tensorrt is not installed there" in err
     assert "mend: on the board: pip install 'musgd-cli[tensorrt]'" in err
-    assert not list(home.rglob("model.engine"))
+    assert [file.parent.name for file in home.rglob("artifact.json")] == [Path(MODEL).name]
     # One that is for other boards is none that is missed, as long as there is something to measure.
     tiny.make_tensorrt(Path("runs/r/artifacts/orin-tensorrt-fp16-64"), boards=("orin",))
     assert main(["bench", "r", "--host", "lacks", "--fail-if", "p50>1000ms"]) == 0
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_the_work_there_and_keeps_what_is_whole(
     network: Network, workshop: Path, repository: Path
 ) -> None:
     slow = network.board("slow")
-    trap = f"trap 'echo > {slow}/ended; exit 130' TERM; echo at work >&2; sleep 60 & wait"
+    trap = f"trap 'kill $!; echo > {slow}/ended; exit 130' TERM; echo at work >&2; sleep 300 & wait"
     pretend(slow, trap)
     pretend(network.board("quick"), prints(REPORT))
     bench = subprocess.Popen(
@@ -233,13 +233,15 @@ def test_ctrl_c_ends_the_work_there_and_keeps_what_is_whole(
         seen |= {word for word in ("slow: at work", "quick: kept") if word in line}
         if len(seen) == 2:
             break
-    began = time.monotonic()
     bench.send_signal(signal.SIGINT)
-    assert bench.wait(timeout=30) == 130
-    assert time.monotonic() - began < 15
+    assert bench.wait(timeout=60) == 130
     assert "Traceback" not in bench.stderr.read()
+    left = slow / ".cache/musgd/remote"
+    until = time.monotonic() + 30  # a board that is busy ends a little later than we do
+    while [place.name for place in left.iterdir()] != ["files"] and time.monotonic() < until:
+        time.sleep(0.1)
+    assert [place.name for place in left.iterdir()] == ["files"]
     assert (slow / "ended").exists()
-    assert {place.name for place in (slow / ".cache/musgd/remote").iterdir()} == {"files"}
     assert [one["reached_as"] for one in kept()] == ["quick"]
 
 

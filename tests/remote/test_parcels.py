@@ -85,11 +85,10 @@ def test_a_parcel_is_named_by_all_that_it_holds(tmp_path: Path) -> None:
 
 
 def test_of_a_model_only_its_own_files_are_sent(tmp_path: Path) -> None:
-    artifact = tiny.make_tensorrt(tmp_path / "model")
-    for name in ("model.onnx", "README.md"):
+    artifact = tiny.make_null(tmp_path / "model").model_copy(update={"files": ("model.onnx",)})
+    for name in ("model.onnx", "model.engine", "README.md"):
         (tmp_path / "model" / name).write_text(name)
     parcel = of_model(Subject(tmp_path / "model", artifact))
-    assert set(parcel.contents) == {"model.engine", "artifact.json"}
-    assert set(of_model(Subject(tmp_path / "model", artifact, made_by="x")).contents) == {
-        "model.engine"
-    }
+    assert set(parcel.contents) == {"model.onnx", "artifact.json"}
+    parcel = of_model(Subject(tmp_path / "model", artifact, made_by="another"))
+    assert set(parcel.contents) == {"model.onnx"}
