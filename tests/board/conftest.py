@@ -111,12 +111,18 @@ def nano_of(tmp_path: Path) -> Callable[[str], Nano]:
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Nano, str, Path]:
-    """A whole run of three repeats on a changing power, what it said, and the true energies."""
-    nano = Nano(tmp_path_factory.mktemp("measured"))
-    truth = nano.root / "truth"
-    nano.how = {"meter": str(nano.meter), "truth": str(truth)}
-    arguments = ("--duration", "3", "--repeats", "3", "--warmup", "1.8", "--idle", "0.8")
-    done = nano.run("bench", str(nano.artifact), "--root", str(nano.root), *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{next((nano.artifact / 'bench').iterdir())}\n"
+    """A whole run of three repeats on a changing power, what it said, and the true energies.
+
+    A machine too busy to sample ten times a second gets a second and a third chance.
+    """
+    for _ in range(3):
+        nano = Nano(tmp_path_factory.mktemp("measured"))
+        truth = nano.root / "truth"
+        nano.how = {"meter": str(nano.meter), "truth": str(truth)}
+        arguments = ("--duration", "3", "--repeats", "3", "--warmup", "1.8", "--idle", "1.5")
+        done = nano.run("bench", str(nano.artifact), "--root", str(nano.root), *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{next((nano.artifact / 'bench').iterdir())}\n"
+        if nano.report()["power_w"] and nano.report()["idle_w"]:
+            break
     return nano, done.stderr, truth

@@ -235,7 +235,7 @@ def test_it_says_how_it_goes_and_what_came_of_it(measured):
     _, said, _ = measured
     for words in (
         "building ",
-        "resting for 0.8 s",
+        "resting for 1.5 s",
         "timing 3/3: 1 s",
         "p50 20.",
         " W of the whole",
