@@ -90,8 +90,9 @@ read_options() {
 
 absolute() {
     case $1 in
-        /*) printf '%s\n' "$1" ;;
-        *) printf '%s\n' "$PWD/$1" ;;
+        / | /*[!/]) printf '%s\n' "$1" ;;
+        /*) absolute "${1%/}" ;;
+        *) absolute "$PWD/$1" ;;
     esac
 }
 

@@ -127,7 +127,7 @@ def test_swap_is_planned_for_its_flag_alone(repository: Path) -> None:
     _, plan, err = plan_of(repository, BOARDS / "pi-zero2")
     assert "swap" not in plan
     assert "--with-swap" in err
-    _, plan, err = plan_of(repository, BOARDS / "pi-zero2", "--with-swap", "--prefix", "/srv/m")
+    _, plan, err = plan_of(repository, BOARDS / "pi-zero2", "--with-swap", "--prefix", "/srv/m/")
     assert plan["swap"].startswith("/srv/m/swap, 2048 MB")
     assert (plan["disk"], err) == ("3 GB", "")
 
