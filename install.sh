@@ -1,5 +1,6 @@
 #!/bin/sh
-# Set up musgd in this folder and run it: ./install.sh demo, ./install.sh test
+# Install musgd for the board this runs on: ./install.sh
+# Or set it up in this folder and run it: ./install.sh demo, ./install.sh test
 #
 # Environment:
 #   MUSGD_PYTHON       the Python to use; default: the first of python3, python3.14 ... python3.11
@@ -8,8 +9,9 @@
 #                      there is no NVIDIA GPU, else whatever pip is set up for
 # pip's own settings (index, proxy, constraints, cache) apply as they are.
 #
-# Everything goes to .venv beside this script; remove that folder to start afresh. Each step leaves
-# a stamp there once it is complete, so that the next run does only what is missing.
+# demo and test put everything into .venv beside this script; remove that folder to start afresh.
+# The installation goes to ~/.local/share/musgd; installer/ has its steps. Each step leaves
+# a stamp once it is complete, so that the next run does only what is missing.
 set -eu
 
 EXTRAS=train,quantize,prune,onnx,openvino,ncnn,litert,report,tune
@@ -22,11 +24,23 @@ CUDA_TORCH_GB=10
 usage() {
     cat <<'EOF'
 Usage:
+  ./install.sh [OPTIONS]     install musgd for this board: its engines, the command musgd
   ./install.sh demo [ARGS]   try the whole path on a built-in data set (ARGS go to musgd demo)
   ./install.sh test [ARGS]   lint, types, import contracts and tests (ARGS go to pytest)
 
-Both first set up .venv in this folder with what this machine needs, and keep what is there.
-Afterwards musgd itself is .venv/bin/musgd.
+The last two first set up .venv in this folder with what this machine needs, and keep what is
+there. Afterwards musgd itself is .venv/bin/musgd.
+
+Options of the installation:
+  ./install.sh --dry-run     print the plan and change nothing
+  ./install.sh --yes         do not ask
+  ./install.sh --offline DIR use no network but a wheelhouse (musgd wheelhouse --target BOARD)
+  ./install.sh --uninstall   remove what was installed, and nothing else
+  --extras LIST              parts of musgd besides the board's own, by commas; train brings torch
+  --prefix DIR               where it goes; default: ~/.local/share/musgd
+  --no-apt                   install no packages of the system
+  --with-swap                add 2 GB of swap until the next start
+  --root DIR                 with --dry-run: plan for the machine recorded below DIR
 EOF
 }
 
@@ -35,6 +49,9 @@ main() {
     venv=$root/.venv
     state=$venv/musgd # stamps, logs and temporary files, all of them ours
     clock=
+    step=0
+    venv_name=.venv
+    disk_folder=$root
     case ${1-} in
         demo)
             shift
@@ -48,9 +65,14 @@ main() {
             run_tests "$@"
             ;;
         -h | --help) usage ;;
-        '')
-            usage >&2
-            exit 2
+        '' | -*)
+            for part in detect plan board; do
+                [ -r "$root/installer/$part.sh" ] ||
+                    die 1 "installer/$part.sh is missing beside $0" "copy musgd's whole folder"
+                # shellcheck source=/dev/null # they are checked with this script
+                . "$root/installer/$part.sh"
+            done
+            board_main "$@"
             ;;
         *) die 2 "no such command: $1" "$0 demo, or $0 test" ;;
     esac
@@ -75,8 +97,9 @@ check() {
 
 # set_up STEPS: 3 are what musgd needs to work, the fourth is its developers' tools.
 set_up() {
+    [ -f "$root/pyproject.toml" ] ||
+        die 2 "$root holds no sources of musgd" "run install.sh of a checkout of musgd"
     steps=$1
-    step=0
     trap interrupted HUP INT TERM
     trap leave EXIT
     find_python
@@ -105,19 +128,23 @@ ensure() {
 }
 
 make_venv() {
-    begin_step "Python $python_version in .venv"
+    begin_step "Python $python_version in $venv_name"
     if [ -e "$venv" ] && [ ! -d "$state" ]; then
         die 2 "$venv was not made by this script" "move it out of the way, then run $0 again"
     fi
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        [ "$python" = python3 ] && package=python3-venv || package=python${python_version%.*}-venv
+        package=$(venv_package)
         die 3 "$python cannot make a virtual environment: $package is missing" \
             "sudo apt-get install $package"
     fi
     rm -rf "$venv"
     mkdir -p "$state" 2>/dev/null ||
-        die 1 "cannot write to $root" "copy musgd to a folder you may write to"
-    logged "$python" -m venv "$venv" || explain "making .venv failed"
+        die 1 "cannot write to ${venv%/*}" "copy musgd to a folder you may write to"
+    logged "$python" -m venv "$venv" || explain "making $venv_name failed"
+}
+
+venv_package() {
+    [ "$python" = python3 ] && echo python3-venv || echo "python${python_version%.*}-venv"
 }
 
 install_torch() {
@@ -127,11 +154,11 @@ install_torch() {
     fi
     if [ -n "$index" ] && index_answers "$index"; then
         begin_step "torch from $index"
-        need_disk "$CPU_TORCH_GB"
+        need_disk "$CPU_TORCH_GB" "$disk_folder"
         set -- --index-url "$index"
     else
         begin_step "torch as pip finds it${index:+ ($index does not answer)}"
-        need_disk "$CUDA_TORCH_GB"
+        need_disk "$CUDA_TORCH_GB" "$disk_folder"
         set --
     fi
     old_ifs=$IFS
@@ -145,6 +172,7 @@ install_torch() {
 install_musgd() {
     begin_step "musgd with $EXTRAS"
     pip_install --editable "${root}[$EXTRAS]"
+    # shellcheck disable=SC2119 # none of this script's own
     swap_opencv
     smoke_import
 }
@@ -155,13 +183,14 @@ install_tools() {
 }
 
 # Ultralytics asks for opencv-python, whose Qt needs libraries that a bare Debian lacks. Both builds
-# put their files into one folder, so the headless one is laid down anew.
+# put their files into one folder, so the headless one is laid down anew. Takes options of pip's.
+# shellcheck disable=SC2120 # installer/board.sh has some
 swap_opencv() {
     version=$("$venv/bin/python" -c \
-        'from importlib.metadata import version as v; print(v("opencv-python"))' 2>/dev/null) ||
-        return 0
+        'from importlib.metadata import version as v; v("opencv-python"); print(v("opencv-python-headless"))' \
+        2>/dev/null) || return 0
     logged "$venv/bin/python" -m pip uninstall --yes opencv-python || explain "pip failed"
-    pip_install --force-reinstall --no-deps "opencv-python-headless==$version"
+    pip_install "$@" --force-reinstall --no-deps "opencv-python-headless==$version"
 }
 
 # What was built for another CPU dies here, in words, and not in the middle of work.
@@ -268,11 +297,12 @@ os._exit(0)
 EOF
 }
 
+# need_disk GB FOLDER
 need_disk() {
-    free_gb=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1048576) }')
+    free_gb=$(df -Pk "$2" | awk 'NR == 2 { print int($4 / 1048576) }')
     [ "$free_gb" -ge "$1" ] ||
-        die 3 "$free_gb GB are free in $root, and the installation needs $1" \
-            "free some space, or copy musgd to a larger disk"
+        die 3 "$free_gb GB are free in $2, and the installation needs $1" \
+            "free some space, or use a larger disk"
 }
 
 # ---- what a person sees: all on stderr, so that stdout is the command's own --------------------

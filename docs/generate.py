@@ -1,6 +1,7 @@
-"""Write docs/cli.md from the command line itself: ``python docs/generate.py``.
+"""Write what is told twice from where it is told first: ``python docs/generate.py``.
 
-A test fails while the page is stale.
+``docs/cli.md`` from the command line, ``installer/boards.txt`` from the table of boards. Tests fail
+while they are stale.
 """
 
 from __future__ import annotations
@@ -13,10 +14,17 @@ from typing import Any
 import typer
 
 PAGE = Path(__file__).with_name("cli.md")
+TABLE = Path(__file__).parents[1] / "installer/boards.txt"
 
 HEAD = """# Every verb and option
 
 Written by `python docs/generate.py`; do not edit. Each verb also takes `-h` and `--help`.
+"""
+
+TABLE_HEAD = """\
+# Written by `python docs/generate.py` from musgd_cli/hardware/boards.py; do not edit. Where two
+# rows would match, the first does.
+# board|title|extras|agent|device-tree compatible|Raspberry Pi types|modules of TNSPEC
 """
 
 
@@ -25,6 +33,25 @@ def render() -> str:
     from musgd_cli.commands import app
 
     return HEAD + "".join(_sections(typer.main.get_command(app), "musgd"))
+
+
+def render_table() -> str:
+    """Return the boards as ``install.sh`` reads them."""
+    from musgd_cli.hardware.boards import BOARDS
+
+    rows = (
+        (
+            board.name,
+            board.title,
+            ",".join(board.extras),
+            "yes" if board.agent else "no",
+            " ".join(board.compatible),
+            " ".join(map(str, board.pi_types)),
+            " ".join(board.modules),
+        )
+        for board in BOARDS
+    )
+    return TABLE_HEAD + "".join("|".join(row) + "\n" for row in rows)
 
 
 def _sections(command: Any, path: str) -> Iterator[str]:
@@ -72,3 +99,4 @@ def _text(help_text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(render(), encoding="utf-8")
+    TABLE.write_text(render_table(), encoding="utf-8")

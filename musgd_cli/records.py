@@ -800,6 +800,9 @@ class BenchReport(Record):
     names: tuple[str, ...] = ()
     """Of the classes."""
     host: Host
+    reached_as: str | None = None
+    """What its board was called over ssh, which tells it from others of its kind; ``None``:
+    measured where it was kept."""
     data: str | None
     split: str | None
     n_images: int
@@ -828,11 +831,12 @@ class BenchReport(Record):
     """Every timed frame: letterbox, inference and decode."""
     fps: float
     """1000 / mean inference."""
-    fps_end_to_end: float
-    """1000 / mean of letterbox, inference and decode, images already in memory."""
-    pre_ms: float
+    fps_end_to_end: float | None
+    """1000 / mean of letterbox, inference and decode, images already in memory; ``None`` where the
+    model alone was timed, as by NVIDIA's trtexec, like the next two."""
+    pre_ms: float | None
     """Median of letterbox and layout."""
-    post_ms: float
+    post_ms: float | None
     """Median of decode, NMS or top-k, and rescale."""
     peak_memory_mb: float | None
     """Most resident memory of the whole process, interpreter and frames included, until timed."""
@@ -884,6 +888,8 @@ class BenchReport(Record):
     cpu_mhz_highest: float | None = None
     """Of the core that ran fastest at each time, mean over the timed frames: the clock of one busy
     thread among cores at rest."""
+    gpu_mhz: float | None = None
+    """Of the GPU's cores, mean over the timed frames, where they did the work."""
     governor: str | None = None
     """Of the CPU's clock, e.g. ``performance``."""
     power_mode: str | None = None
@@ -923,6 +929,11 @@ class BenchReport(Record):
     gate: Verdict | None = None
     """What was found when it was exported; ``None``: it was not held against its parent."""
     versions: Mapping[str, str] = Field(default_factory=dict)
+
+    @property
+    def frames_a_second(self) -> float:
+        """Whole frames a second; of the model alone where nothing else was timed."""
+        return self.fps if self.fps_end_to_end is None else self.fps_end_to_end
 
     @property
     def is_disturbed(self) -> bool:
@@ -1208,6 +1219,35 @@ class Bundle(Record):
     """What ``pip install`` takes on the board."""
     size_mb: float
     """Unpacked."""
+
+
+class Wheel(Frozen):
+    """One file of a wheelhouse."""
+
+    file: str
+    """Its name in the folder."""
+    sha256: str
+    size_mb: float
+
+
+class Wheelhouse(Record):
+    """What ``musgd wheelhouse --json`` prints, and ``wheelhouse.json`` in its folder says."""
+
+    path: str
+    """The folder; empty in the file, for it is carried to another machine."""
+    target: str
+    """The board it was made for."""
+    machine: str
+    """That board's architecture, in uname's words."""
+    pythons: tuple[str, ...]
+    """Versions of Python that it serves, such as ``3.11``."""
+    extras: tuple[str, ...]
+    """Of musgd's package, what it holds the wheels for."""
+    version: str
+    """Of musgd."""
+    wheels: tuple[Wheel, ...]
+    size_mb: float
+    """Of all the wheels."""
 
 
 # ------------------------------------------------------------------------------------- Tuning

@@ -1,9 +1,4 @@
-"""install.sh on machines that lack things: what it says, what it does again, what it leaves.
-
-The script is real, as is the shell. Python is a stand-in that notes what pip is asked for and
-fails on demand: a real installation takes minutes and gigabytes, and CI does one before it runs
-these tests.
-"""
+"""install.sh demo and test on machines that lack things: what is said, done again, and left."""
 
 from __future__ import annotations
 
@@ -21,117 +16,17 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from bare_machine import PYTHON, Machine, make
 
-# All that the script may take for granted on a bare Debian.
-TOOLS = [
-    *("awk", "cat", "date", "df", "dirname", "env", "grep", "kill", "ls", "mkdir", "mv", "rm"),
-    *("sed", "sh", "sleep", "tail"),
-]
-
-PYTHON = """#!/bin/sh
-case "$*" in
-    "-m venv "*)
-        mkdir -p "$3/bin"
-        cp "$0" "$3/bin/python"
-        for tool in musgd ruff mypy lint-imports pytest; do
-            cp "$TOOL" "$3/bin/$tool"
-        done ;;
-    "-m pip "*)
-        shift 2
-        echo "pip" "$@" >>"$NOTES"
-        case "$*" in *"${PIP_HANGS:-nothing}"*) exec sleep 60 ;; esac
-        case "$*" in *"${PIP_FAILS:-nothing}"*) echo "$PIP_SAYS"; exit 1 ;; esac ;;
-    "-c import ensurepip"*) exit ${NO_ENSUREPIP:-0} ;;
-    "-c import cv2"*) exit ${SMOKE:-0} ;;
-    "-c from importlib.metadata"*) echo 4.9.0.80 ;;
-    "- http"*) echo "asked $2" >>"$NOTES"; [ -z "${ASK:-}" ] || exec "$REAL_PYTHON" "$@"; exit 1 ;;
-    *) exec "$REAL_PYTHON" "$@" ;;
-esac
-"""
-
-
-TOOL = """#!/bin/sh
-tool=${0##*/}
-echo "$tool" "$@" >>"$NOTES"
-echo "$tool speaks"
-[ "$tool" != "${TOOL_FAILS:-}" ] || exit 5
-"""
-
-
-@dataclass
-class Machine:
-    """A bare machine: a checkout of musgd, the tools of a minimal Debian, a stand-in Python."""
-
-    folder: Path
-    environ: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def checkout(self) -> Path:
-        return self.folder / "a checkout"  # a path with a space
-
-    @property
-    def venv(self) -> Path:
-        return self.checkout / ".venv"
-
-    def put(self, name: str, text: str) -> None:
-        """Put a program on the PATH."""
-        file = self.folder / "bin" / name
-        file.write_text(text)
-        file.chmod(0o755)
-
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["./install.sh", *arguments],
-            cwd=self.checkout,
-            env={**self.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def install(self, *arguments: str, **environ: str) -> tuple[int, str, list[str]]:
-        """Run install.sh; return its exit code, its stdout and the lines of its stderr."""
-        process = self.start(*arguments, **environ)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err.splitlines()
-
-    def notes(self) -> list[str]:
-        """Take what was asked of pip and of the tools since the last look."""
-        file = Path(self.environ["NOTES"])
-        lines = file.read_text().splitlines() if file.exists() else []
-        file.unlink(missing_ok=True)
-        return lines
-
-    def stamps(self) -> set[str]:
-        found = self.venv.glob("musgd/*")
-        return {file.name for file in found if file.is_file() and not file.suffix}
+from musgd_cli.hardware import boards
 
 
 @pytest.fixture
 def machine(tmp_path: Path, repository: Path) -> Machine:
-    machine = Machine(tmp_path)
-    machine.checkout.mkdir()
-    for name in ("install.sh", "pyproject.toml"):
-        shutil.copy(repository / name, machine.checkout)
-    (tmp_path / "bin").mkdir()
-    for tool in (*TOOLS, "cp"):  # the last for the stand-in
-        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or tool)
-    machine.put("python3", PYTHON)
-    machine.put("stand-in-tool", TOOL)
-    machine.environ = {
-        "PATH": str(tmp_path / "bin"),
-        "HOME": str(tmp_path),
-        "NOTES": str(tmp_path / "notes"),
-        "REAL_PYTHON": sys.executable,
-        "TOOL": str(tmp_path / "bin/stand-in-tool"),
-    }
-    return machine
+    return make(tmp_path, repository)
 
 
 WORK = "train,quantize,prune,onnx,openvino,ncnn,litert,report,tune"
@@ -398,10 +293,7 @@ def test_an_index_that_keeps_silent_is_given_up_within_seconds(machine: Machine)
     assert took < 10
 
 
-def test_no_verb_and_a_wrong_one(machine: Machine) -> None:
-    code, out, err = machine.install()
-    assert (code, out) == (2, "")
-    assert "./install.sh demo" in "\n".join(err)
+def test_help_and_a_wrong_verb(machine: Machine) -> None:
     code, out, err = machine.install("--help")
     assert (code, err) == (0, [])
     assert "./install.sh test" in out
@@ -415,7 +307,10 @@ def test_the_scripts_are_clean(repository: Path) -> None:
     if shellcheck is None:
         pytest.skip("shellcheck is not installed; the dev extra brings it")
     done = subprocess.run(
-        [shellcheck, "install.sh", ".ci/run"], cwd=repository, capture_output=True, text=True
+        [shellcheck, "install.sh", ".ci/run", *sorted(repository.glob("installer/*.sh"))],
+        cwd=repository,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout
 
@@ -426,4 +321,5 @@ def test_the_extras_it_installs_exist(repository: Path) -> None:
     ]
     script = (repository / "install.sh").read_text()
     assert f"EXTRAS={WORK}\n" in script
+    assert tuple(WORK.split(",")) == boards.by_name("x86-cpu").extras
     assert {*WORK.split(","), "dev"} <= set(extras)

@@ -67,6 +67,30 @@ def test_the_wheel_holds_the_package_its_types_and_its_profiles(
     assert {name.split("/")[0].split("-")[0] for name in names} == {"musgd_cli"}
 
 
+def test_the_agent_for_boards_without_musgd_runs_from_the_wheel_alone(
+    repository: Path, sdist: Path, wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    path = "musgd_cli/board/nano_agent.py"
+    assert (sdist / path).is_file()
+    copied = Path(wheel.extract(path, tmp_path))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            copied,
+            "doctor",
+            "--root",
+            repository / "tests/boards/jetson-nano",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["board"] == "jetson-nano"
+
+
 def test_the_wheel_finds_its_profiles_far_from_the_repository(
     repository: Path, wheel: zipfile.ZipFile, tmp_path: Path
 ) -> None:

@@ -144,11 +144,64 @@ def make_null(folder: Path, **fields: object) -> Artifact:
     return describe(folder, "null", (), **fields)
 
 
-def make_tensorrt(folder: Path, **fields: object) -> Artifact:
-    """Write an artifact that musgd has no engine for."""
+def make_tensorrt(folder: Path, precision: str = "fp32", **fields: object) -> Artifact:
+    """Write the model for TensorRT, which runs on no machine without an NVIDIA GPU."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.engine").write_bytes(b"of a board")
-    return describe(folder, "tensorrt", ("model.engine",), **fields)
+    (folder / "model.onnx").write_bytes(typed_onnx_model(precision))
+    return describe(folder, "tensorrt", ("model.onnx",), precision=precision, **fields)
+
+
+def typed_onnx_model(precision: str) -> bytes:
+    """The model with a convolution for its pooling, typed as TensorRT is to compute it.
+
+    Args:
+        precision: ``fp32``, ``fp16`` or ``int8``.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.full((3, 1, CELL, CELL), 1 / CELL**2, np.float32)
+    constants = {"shape": np.array([1, 3, CELLS**2], np.int64), "boxes": boxes()[None]}
+    convolution = {
+        "group": 3,
+        "kernel_shape": [CELL, CELL],
+        "strides": [CELL, CELL],
+    }
+    if precision == "int8":
+        scale, zero = np.float32(1 / 127), np.int8(0)
+        constants |= {"scale": scale, "zero": zero, "by": np.float32(CELL**-2)}
+        constants["weights"] = np.ones(weights.shape, np.int8)
+        nodes = [
+            helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+            helper.make_node("DequantizeLinear", ["weights", "by", "zero"], ["w"]),
+            helper.make_node("Conv", ["x", "w"], ["cells"], **convolution),
+        ]
+    elif precision == "fp16":
+        constants["weights"] = weights.astype(np.float16)
+        nodes = [
+            helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT16),
+            helper.make_node("Conv", ["x", "weights"], ["y"], **convolution),
+            helper.make_node("Cast", ["y"], ["cells"], to=TensorProto.FLOAT),
+        ]
+    else:
+        constants["weights"] = weights
+        nodes = [helper.make_node("Conv", ["images", "weights"], ["cells"], **convolution)]
+    nodes += [
+        helper.make_node("Reshape", ["cells", "shape"], ["scores"]),
+        helper.make_node("Concat", ["boxes", "scores"], ["output0"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "cells",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, IMGSZ, IMGSZ])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 7, CELLS**2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
 
 
 def describe(folder: Path, runtime: str, files: tuple[str, ...], **fields: object) -> Artifact:

@@ -292,7 +292,7 @@ class Speed:
 
         Of fewer repeats than tell an interval the figure itself is.
         """
-        fps, rates = report.fps_end_to_end, frames_a_second(report)
+        fps, rates = report.frames_a_second, frames_a_second(report)
         interval = prediction_interval(fps, rates)
         stable = None if interval is None else is_stable(fps, interval)
         return cls(fps, interval, stable, fps if interval is None else interval[0])
@@ -360,7 +360,7 @@ class _Bench:
             if outcome.report is None:
                 self._fail(model, outcome)
             else:
-                model.probes[outcome.threads] = 1000 / outcome.report.fps_end_to_end
+                model.probes[outcome.threads] = 1000 / outcome.report.frames_a_second
                 reports[model] = outcome.report
         return reports
 
@@ -637,7 +637,7 @@ def _nearest(candidates: Iterable[_Candidate], goal: Goal) -> _Candidate | None:
 def _prediction_error(candidates: Iterable[_Candidate]) -> float | None:
     return max(
         (
-            abs(candidate.predicted_fps / candidate.report.fps_end_to_end - 1)
+            abs(candidate.predicted_fps / candidate.report.frames_a_second - 1)
             for candidate in candidates
             if candidate.report is not None and candidate.predicted_by == "roofline"
         ),

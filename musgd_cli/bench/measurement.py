@@ -220,6 +220,7 @@ class Measurement:
             throttle_reasons=watch.throttle_reasons,
             cpu_mhz=watch.cpu_mhz,
             cpu_mhz_highest=watch.cpu_mhz_highest,
+            gpu_mhz=watch.gpu_mhz,
             governor=watch.governor,
             power_mode=watch.power_mode,
             cores_used=cpu_s / seconds,
@@ -267,7 +268,7 @@ class Measurement:
 
 
 def power_figures(
-    reading: PowerReading, *, idle_w: float | None, frame_s: float, fps: float
+    reading: PowerReading, *, idle_w: float | None, frame_s: float, fps: float | None
 ) -> dict[str, Any]:
     """Return the fields of a report that a meter's reading gives.
 
@@ -275,14 +276,14 @@ def power_figures(
         reading: Over the timed frames.
         idle_w: Of the same meter at rest.
         frame_s: Seconds a frame took, the loop included.
-        fps: Whole frames a second.
+        fps: Whole frames a second; ``None`` where the model alone was timed.
     """
     return {
         "power_w": reading.power_w,
         "idle_w": idle_w,
         "energy_per_frame_j": reading.power_w * frame_s,
         "net_energy_per_frame_j": None if idle_w is None else (reading.power_w - idle_w) * frame_s,
-        "fps_per_watt": fps / reading.power_w,
+        "fps_per_watt": None if fps is None else fps / reading.power_w,
         "power_source": reading.source,
         "power_scope": reading.scope,
         "power_kind": reading.kind,

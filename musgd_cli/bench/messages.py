@@ -14,7 +14,7 @@ from typing import Literal
 
 from musgd_cli.records import Artifact, Frozen
 
-Phase = Literal["idle", "load", "warm-up", "timing", "scoring"]
+Phase = Literal["idle", "build", "load", "warm-up", "timing", "scoring"]
 
 
 class TimingTask(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +16,18 @@ from musgd_cli.bench.process import Progress
 from musgd_cli.bench.selection import parent_of, report_file
 from musgd_cli.bench.subject import Subject
 from musgd_cli.bench.watch import at_rest
-from musgd_cli.errors import MusgdError
+from musgd_cli.board import NANO_AGENT
+from musgd_cli.errors import MusgdError, UnsupportedError
 from musgd_cli.hardware import detect, usable_cores
 from musgd_cli.hardware.power import PowerMeter, best_meter, why_none
 from musgd_cli.hardware.thermal import Device
-from musgd_cli.records import BenchReport, BenchSettings, PowerReading
+from musgd_cli.records import BenchReport, BenchSettings, Host, PowerReading
 from musgd_cli.storage import require_writable, write_record
 
 SUSTAINED_REPEATS = 1
+
+_NANOS = ("jetson-nano", "jetson-nano-2gb")
+"""Boards whose last system is JetPack 4.6."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,13 @@ class Outcome:
 
     subject: Subject
     threads: int
+    """0 where an error is of no single count."""
     report: BenchReport | None = None
     kept: Path | None = None
     """Where the report lies; ``None`` where it was not to be kept."""
     error: MusgdError | None = None
+    board: str | None = None
+    """How the board that measured it is reached; ``None``: this machine."""
 
 
 OnProgress = Callable[[Subject, Progress], None]
@@ -95,6 +103,7 @@ def measure_all(
     for subject in subjects:
         meter = meters.of(device_of(subject.artifact.runtime), _bound(on_progress, subject))
         with _Blame() as blame:
+            _require_engine(host, subject)
             images = choice.of(subject)
         for count in counts:
             job = _Job(subject, count, error=blame.error, unforeseen=blame.unforeseen)
@@ -145,6 +154,18 @@ def measure_all(
     for job in jobs:
         if job.unforeseen is not None:
             raise job.unforeseen
+
+
+def _require_engine(host: Host, subject: Subject) -> None:
+    """Refuse a model of TensorRT where that is JetPack 4's, which only NVIDIA's trtexec drives."""
+    old = host.jetpack is not None and host.jetpack.startswith("4.")
+    if subject.artifact.runtime == "tensorrt" and (old or host.board in _NANOS):
+        folder = shlex.quote(str(subject.folder))
+        raise UnsupportedError(
+            "musgd has no engine for the TensorRT 8 of JetPack 4, which this board has",
+            f"python3 {shlex.quote(NANO_AGENT)} bench {folder}; or, from another machine: "
+            f"musgd bench --agent user@board {folder}",
+        )
 
 
 @dataclass

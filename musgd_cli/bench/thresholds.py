@@ -157,7 +157,13 @@ def broken(
 
 
 def unmeasured(artifact: str, threads: int, why: str) -> Broken:
-    """Return what breaks a gate whose artifact was not measured: it must not go green unseen."""
+    """Return what breaks a gate whose artifact was not measured: it must not go green unseen.
+
+    Args:
+        artifact: Its path.
+        threads: 0 where it is not known at which.
+        why: In words.
+    """
     return Broken(
         threshold=None,
         artifact=artifact,
@@ -169,7 +175,8 @@ def unmeasured(artifact: str, threads: int, why: str) -> Broken:
 
 
 def _name(artifact: str, threads: int) -> str:
-    return f"{PurePath(artifact).name}, {threads} thread{'s' if threads > 1 else ''}"
+    name = PurePath(artifact).name
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}" if threads else name
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,12 @@ class Watch:
         return fmean(clocks) if clocks else None
 
     @property
+    def gpu_mhz(self) -> float | None:
+        """Mean."""
+        clocks = self._seen(lambda seen: seen.gpu_mhz)
+        return fmean(clocks) if clocks else None
+
+    @property
     def throttled(self) -> bool | None:
         """At any time."""
         answers = self._seen(lambda seen: seen.throttled)

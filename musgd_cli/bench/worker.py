@@ -102,7 +102,7 @@ def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Tim
     """
     from musgd_cli.bench.clock import NO_WARM_UP, FrameLoop, harness_ms, warm_up
     from musgd_cli.data.images import opencv
-    from musgd_cli.runtime import check_files, engine_class
+    from musgd_cli.runtime import check_files, engine_class, prepare
 
     send(Event(kind="progress", phase="load"))
     cv2 = opencv()
@@ -111,6 +111,7 @@ def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Tim
 
     folder, artifact = Path(task.folder), task.artifact
     check_files(folder, artifact)
+    prepare(folder, artifact, _teller_of_builds(send))
     open_engine = engine_class(artifact.runtime)
     begin = perf_counter_ns()
     engine = open_engine(folder, artifact, task.threads)
@@ -162,6 +163,10 @@ def time_frames(task: TimingTask, send: Send, wait: Callable[[], object]) -> Tim
     )
 
 
+def _teller_of_builds(send: Send) -> Callable[[], None]:
+    return lambda: send(Event(kind="progress", phase="build"))
+
+
 def _rounded(samples_ms: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(sample, DIGITS) for sample in samples_ms)
 
@@ -202,7 +207,7 @@ def score(task: ScoringTask, send: Send) -> Accuracy:
     send(Event(kind="progress", phase="load"))
     opencv().setNumThreads(task.threads)
     folder, names = Path(task.folder), task.artifact.names
-    engine = open_engine(folder, task.artifact, task.threads)
+    engine = open_engine(folder, task.artifact, task.threads, _teller_of_builds(send))
     matched, boxes = [], []
     images = map(Path, task.images)
     for found, objects in detections(engine, task.artifact, load(task.data), images):

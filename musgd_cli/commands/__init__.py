@@ -31,6 +31,7 @@ from musgd_cli.commands import (
     report,
     train,
     tune,
+    wheelhouse,
 )
 
 _VERBS: dict[str, Callable[..., None]] = {}
@@ -108,4 +109,5 @@ _add(fit.fit)
 _add(report.report)
 _add(predict.predict)
 _add(bundle.bundle)
+_add(wheelhouse.wheelhouse)
 _add(demo.demo)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musgd_cli.commands.options import Data, Json, Quiet, Set, Source, Trust
+from musgd_cli.commands.options import Data, Json, Quiet, Set, Source, Trust, split
 
 if TYPE_CHECKING:
     from musgd_cli.records import Artifact, ExportReport
@@ -105,7 +105,7 @@ def export(
     from musgd_cli.report.terminal.artifacts import LICENSE_NOTE, export_table
 
     terminal = Terminal(as_json=as_json, quiet=quiet)
-    sizes = _sizes(_split(imgsz))
+    sizes = _sizes(split(imgsz))
     options: dict[str, tuple[str, Any]] = {
         "train.data": ("--data", data),
         "train.imgsz": ("--imgsz", sizes[0] if sizes else None),  # each of them, in its turn
@@ -113,7 +113,7 @@ def export(
         "compress.calib": ("--calib", calib),
         "compress.calib_method": ("--calib-method", calib_method),
         "compress.max_drop": ("--max-drop", max_drop),
-        "compress.runtimes": ("--runtime", _split(runtime) or None),
+        "compress.runtimes": ("--runtime", split(runtime) or None),
     }
     flags, spelling = settings_of(options, assignments)
     with terminal.live(Text()) as live:
@@ -131,7 +131,7 @@ def export(
         try:
             report = compress.export(
                 source,
-                targets=_split(target),
+                targets=split(target),
                 sizes=sizes,
                 int8=int8,
                 auto_mixed=auto_mixed,
@@ -190,11 +190,6 @@ def _cure(failed: list[Artifact], auto_mixed: bool) -> str:
     if any(artifact.gate is not None and artifact.gate.boxes_fall_short for artifact in failed):
         return "take a model of another precision or size; this one is kept, marked"
     return "take another model, or allow more with --max-drop; this one is kept, marked"
-
-
-def _split(values: list[str] | None) -> tuple[str, ...]:
-    parts = (part.strip() for value in values or () for part in value.split(","))
-    return tuple(filter(None, parts))
 
 
 def _sizes(values: tuple[str, ...]) -> tuple[int, ...]:

@@ -79,3 +79,9 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Load weights that may run code. Only if you know the author."),
 ]
+
+
+def split(values: list[str] | None) -> tuple[str, ...]:
+    """Return the values of an option that takes several, by commas or repeated."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(filter(None, parts))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musgd_cli.console import Terminal
     from musgd_cli.errors import MusgdError
-    from musgd_cli.records import BenchSettings, Plan
+    from musgd_cli.records import BenchSettings, Host, Plan
 
 DIFFICULTIES = {"easy": 0.01, "hard": 0.1}
 """What ``--difficulty`` sets ``optim.adapt_factor`` to: the ends of the article's range."""
@@ -124,9 +124,22 @@ def bench_settings(
     target: str | None,
     assignments: list[str] | None,
 ) -> BenchSettings:
-    """Settle how this machine measures.
+    """Settle how this machine measures; see :func:`bench_plan`."""
+    from musgd_cli.hardware import detect
+
+    return bench_plan(detect(), options, target, assignments).bench
+
+
+def bench_plan(
+    host: Host,
+    options: Mapping[str, tuple[str, float | None]],
+    target: str | None,
+    assignments: list[str] | None,
+) -> Plan:
+    """Settle how a machine measures.
 
     Args:
+        host: The machine.
         options: See :func:`settings_of`.
         target: ``--target``.
         assignments: The ``KEY=VALUE`` of each ``--set``.
@@ -134,11 +147,10 @@ def bench_settings(
     Raises:
         UsageError: A name, key or value is wrong, or one setting is given by two options.
     """
-    from musgd_cli.hardware import detect
     from musgd_cli.settings import settle
 
     flags, spelling = settings_of(options, assignments)
-    return settle(host=detect(), target=target, flags=flags, spelling=spelling).bench
+    return settle(host=host, target=target, flags=flags, spelling=spelling)
 
 
 def warn_of_refused_meter(terminal: Terminal, root: Path = Path("/")) -> None:
@@ -158,8 +170,12 @@ def each_once(errors: Iterable[MusgdError]) -> list[MusgdError]:
     return list(first.values())
 
 
-def read_threads(text: str | None) -> tuple[int, ...] | None:
+def read_threads(text: str | None, cores: int | None = None) -> tuple[int, ...] | None:
     """Read ``--threads``: numbers by commas, 0 for every core, or ``sweep``.
+
+    Args:
+        text: As typed.
+        cores: Of the machine; default: those that this process may use.
 
     Raises:
         UsageError: It is none of these.
@@ -170,7 +186,7 @@ def read_threads(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     if text.strip() == "sweep":
-        cores = usable_cores()
+        cores = cores or usable_cores()
         doubled = [2**i for i in range(cores.bit_length()) if 2**i <= cores]
         return tuple(range(1, cores + 1)) if cores <= MOST_SWEPT else (*doubled, cores)
     try:

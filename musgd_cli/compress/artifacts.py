@@ -170,7 +170,7 @@ def draft(
         quantize_all=recipe.quantize_all,
         versions=versions_of(recipe.tools),
     )
-    runnable = _runnable(artifact, recipe.stand_in)
+    runnable = _runnable(folder, artifact, recipe.stand_in)
     with silence():
         output = _try(folder, artifact, runnable, trial)
     return Draft(folder, artifact, runnable, output)
@@ -219,13 +219,13 @@ def _write_metadata(folder: Path, network: Network) -> None:
     write_text(folder / "metadata.yaml", content)
 
 
-def _runnable(artifact: Artifact, stand_in: RuntimeName | None) -> Artifact:
-    from musgd_cli.runtime import engine_class
+def _runnable(folder: Path, artifact: Artifact, stand_in: RuntimeName | None) -> Artifact:
+    from musgd_cli.runtime import prepare
 
     if stand_in is None:
         return artifact
     try:
-        engine_class(artifact.runtime)
+        prepare(folder, artifact)
     except UnsupportedError:
         return artifact.model_copy(update={"runtime": stand_in})
     return artifact

@@ -11,8 +11,9 @@ its changelog says. The weights are rounded here to numbers of half precision, w
 take over as they are: what that rounding costs is in the gate's figures, and it is what is read
 back. What the board's float16 arithmetic costs beside it, only the board can tell.
 
-An engine runs on the GPU and the TensorRT it was built for, so one is built only where that is this
-machine, or where TensorRT-RTX is installed, which needs no GPU to build.
+An engine runs on the GPU and the TensorRT it was built for, so the machine that runs a model builds
+it: see `musgd_cli.runtime.tensorrt`. TensorRT-RTX, where it is installed, builds without a GPU, and
+for several kinds of them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from musgd_cli.compress import half, onnx_graph, qdq, tensorrt_operators
 from musgd_cli.compress.precision import Built
-from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.errors import UsageError
 from musgd_cli.records import Precision
+from musgd_cli.runtime import tensorrt_plan
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -45,14 +47,11 @@ STAND_IN = "onnxruntime"
 VERSIONS: Mapping[str, str] = {"jetson-nano": "8.2", "jetson-nano-2gb": "8.2"}
 """Boards whose TensorRT is an old one. Others have 10 or newer."""
 
-ENGINES: Mapping[str, str] = {"tensorrt": "model.engine", "tensorrt_rtx": "model.rtx.engine"}
-"""What is built beside the ONNX, by the module that builds it."""
+RTX_ENGINE = "model.rtx.engine"
+"""What TensorRT-RTX builds beside the ONNX."""
 
 BUILDERS = ("tensorrt", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13")
 """Distributions that an engine depends on: it runs on the version it was built by."""
-
-STRONGLY_TYPED = 10
-"""The first version of TensorRT that builds strongly typed engines from every ONNX of ours."""
 
 # TensorRT takes int8 with zero points of 0 alone, and no int32 bias. A convolution's result goes on
 # in float through its activation, into which TensorRT fuses it, and is rounded by whoever takes it.
@@ -82,7 +81,7 @@ def lacks(precision: Precision, boards: tuple[str, ...]) -> tuple[str, str] | No
 
 
 def build(material: Material, folder: Path, precision: Precision) -> str | None:
-    """Write the ONNX, and an engine where one can be built here, into ``folder``.
+    """Write the ONNX, and TensorRT-RTX's engine where that is installed, into ``folder``.
 
     In int8 the convolutions are quantized but the head's last ones; all else stays float. Measured,
     mAP50-95 lost on COCO128 (96 images, 640 px) and BCCD (159 images, 256 px): so -.000 and .005;
@@ -96,7 +95,7 @@ def build(material: Material, folder: Path, precision: Precision) -> str | None:
 
     Raises:
         UsageError: The target's TensorRT cannot read it.
-        MusgdError: TensorRT is installed and builds no engine of it.
+        MusgdError: TensorRT-RTX is installed and builds no engine of it.
     """
     file = folder / FILES[0]
     source = onnx_graph.load(material.onnx)
@@ -162,68 +161,17 @@ def read_back(folder: Path) -> Built:
 # ------------------------------------------------------------------------------------- the engine
 
 
-def builder() -> str | None:
-    """Return the module that builds engines here: ``tensorrt``, ``tensorrt_rtx`` or none."""
-    from musgd_cli.hardware import detect
-
-    if find_spec("tensorrt") is not None and detect().gpu is not None:
-        try:
-            version = import_module("tensorrt").__version__
-        except ImportError as error:
-            raise _refused("tensorrt", str(error)) from error
-        if int(version.partition(".")[0]) >= STRONGLY_TYPED:
-            return "tensorrt"
-    return "tensorrt_rtx" if find_spec("tensorrt_rtx") is not None else None
-
-
 def build_engine(onnx: Path) -> None:
-    """Build an engine beside an ONNX, strongly typed, if this machine can.
+    """Build an engine beside an ONNX by TensorRT-RTX, where it is installed: it needs no GPU.
 
     Raises:
-        MusgdError: TensorRT is installed and builds none.
+        MusgdError: TensorRT-RTX builds none.
     """
-    name = builder()
-    if name is None:
+    name = "tensorrt_rtx"
+    if find_spec(name) is None:
         return
     try:
-        trt = import_module(name)
-        log = _log_of(trt)
-        maker = trt.Builder(log)
-    except (ImportError, RuntimeError, TypeError) as error:  # its libraries, or the GPU's driver
-        raise _refused(name, str(error)) from error
-    network = maker.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(onnx)):
-        raise _refused(name, parser.get_error(0).desc() if parser.num_errors else log.last)
-    engine = maker.build_serialized_network(network, maker.create_builder_config())
-    if engine is None:
-        raise _refused(name, log.last)
-    (onnx.parent / ENGINES[name]).write_bytes(bytes(engine))
-
-
-def _network_flags(trt: Any) -> int:
-    """Ask for strong types, where there is another kind to choose."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
-
-
-def _log_of(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]  # the module is known at run time alone
-        """Keeps the last error; TensorRT's own logger writes to stderr behind Python's back."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = "it does not say why"
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.last = message
-
-    return Log()
-
-
-def _refused(name: str, why: str) -> MusgdError:
-    return MusgdError(
-        f"{name} builds no engine of this model: {why}",
-        f"pip uninstall {name.replace('_', '-')}: the ONNX is then exported without an engine",
-    )
+        plan = tensorrt_plan.Network(import_module(name), onnx).build()
+    except (ImportError, tensorrt_plan.TensorRtError) as error:
+        raise tensorrt_plan.refused(name, error) from error
+    (onnx.parent / RTX_ENGINE).write_bytes(plan)

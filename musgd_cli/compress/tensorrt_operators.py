@@ -1,7 +1,8 @@
 """Which ONNX operators TensorRT's parser reads, version by version.
 
 Sources, both in onnx/onnx-tensorrt: ``docs/operators.md`` at 009d6541, which is 8.4's, less what
-``docs/Changelog.md`` says 8.4 added, ``Xor``. ``Mod`` came with 8.5.
+``docs/Changelog.md`` says 8.4 added, ``Xor``. ``Mod`` came with 8.5. It is 8.0's table and what the
+changelog says that 8.2 added; of ``Dropout``, which 8.0's has not, it says nothing.
 """
 
 from __future__ import annotations

@@ -20,6 +20,11 @@ _TEGRA_X2 = "NVIDIA Tegra X2 (Pascal, sm_62)"
 _XAVIER = "NVIDIA Xavier (Volta, sm_72)"
 _ORIN = "NVIDIA Orin (Ampere, sm_87)"
 
+_EVERY_STAGE = (
+    *("train", "quantize", "prune", "onnx", "openvino"),
+    *("ncnn", "litert", "report", "tune"),
+)
+
 
 @dataclass(frozen=True)
 class Board:
@@ -34,6 +39,10 @@ class Board:
         gpu: The GPU on its chip that computes for us.
         runtimes: Engines that its artifacts run on, best first.
         trains: People train on it; it needs the memory and the packages for that.
+        extras: Of our package, what ``install.sh`` and ``musgd wheelhouse`` put on it. Which
+            versions those allow stands in ``pyproject.toml``.
+        agent: NVIDIA's system for it, JetPack 4, has no Python that runs us: there ``install.sh``
+            puts ``musgd_cli/board/nano_agent.py``.
     """
 
     name: str
@@ -44,6 +53,8 @@ class Board:
     gpu: str | None = None
     runtimes: tuple[RuntimeName, ...] = ("ncnn", "onnxruntime")
     trains: bool = False
+    extras: tuple[str, ...] = ("ncnn", "onnx")
+    agent: bool = False
 
     @property
     def is_jetson(self) -> bool:
@@ -52,15 +63,34 @@ class Board:
 
 
 def _jetson(
-    name: str, title: str, gpu: str, compatible: tuple[str, ...], modules: tuple[str, ...]
+    name: str,
+    title: str,
+    gpu: str,
+    compatible: tuple[str, ...],
+    modules: tuple[str, ...],
+    *,
+    agent: bool = False,
 ) -> Board:
     return Board(
-        name, title, compatible, modules=modules, gpu=gpu, runtimes=("tensorrt", "onnxruntime")
+        name,
+        title,
+        compatible,
+        modules=modules,
+        gpu=gpu,
+        runtimes=("tensorrt", "onnxruntime"),
+        extras=("onnx",),
+        agent=agent,
     )
 
 
 BOARDS = (
-    Board("pi4b", "Raspberry Pi 4 Model B", ("raspberrypi,4-model-b",), (0x11,)),
+    Board(
+        "pi4b",
+        "Raspberry Pi 4 Model B",
+        ("raspberrypi,4-model-b",),
+        (0x11,),
+        extras=("ncnn", "litert", "onnx"),
+    ),
     Board("pi400", "Raspberry Pi 400", ("raspberrypi,400",), (0x13,)),
     Board(
         "cm4",
@@ -90,6 +120,7 @@ BOARDS = (
         _TEGRA_X1,
         ("nvidia,jetson-nano-2gb", "nvidia,p3448-0003"),
         ("3448-0003",),
+        agent=True,
     ),
     # p3450 is what a mainline kernel calls it. nvidia,tegra210 alone is a TX1 as well.
     _jetson(
@@ -104,6 +135,7 @@ BOARDS = (
             "nvidia,p3450-0002",
         ),
         ("3448",),
+        agent=True,
     ),
     _jetson(
         "jetson-tx1",
@@ -159,10 +191,17 @@ BOARDS = (
         "x86 with an NVIDIA GPU",
         runtimes=("onnxruntime", "openvino"),
         trains=True,
+        extras=(*_EVERY_STAGE, "tensorrt"),
     ),
-    Board("x86-cpu", "x86 CPU", runtimes=("openvino", "onnxruntime"), trains=True),
+    Board(
+        "x86-cpu",
+        "x86 CPU",
+        runtimes=("openvino", "onnxruntime"),
+        trains=True,
+        extras=_EVERY_STAGE,
+    ),
     Board("generic-arm64", "64-bit ARM board"),
-    Board("generic", "machine of an unknown kind", runtimes=("onnxruntime",)),
+    Board("generic", "machine of an unknown kind", runtimes=("onnxruntime",), extras=("onnx",)),
 )
 """Every value of ``Host.board``. Where two rows would match, the first does."""
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from musgd_cli.hardware.nvml import first_gpu
 from musgd_cli.hardware.thermal import Device, temperature_c, throttling
 from musgd_cli.hardware.tree import Tree
 
@@ -39,6 +40,8 @@ class Conditions:
     busy_s: float | None
     """CPU seconds that all of the machine has used since it started: a difference of two tells
     how busy it was."""
+    gpu_mhz: float | None = None
+    """Of the GPU's cores, where they are what computes."""
 
 
 def look(root: Path = Path("/"), *, device: Device = "cpu") -> Conditions:
@@ -46,9 +49,11 @@ def look(root: Path = Path("/"), *, device: Device = "cpu") -> Conditions:
 
     Args:
         root: ``/``, or a recorded tree.
-        device: Whose temperature and throttling; all else is the CPU's or the whole machine's.
+        device: Whose temperature and throttling; all else is the CPU's or the whole machine's, but
+            for the clock of a GPU.
     """
     tree = Tree(root)
+    gpu = first_gpu() if device == "gpu" and tree.live else None
     clocks = clocks_khz(tree, "scaling_cur_freq")
     told = throttling(root, device=device)
     governors = (tree.text(f"{core}/scaling_governor") for core in _scaled_cores(tree))
@@ -61,6 +66,7 @@ def look(root: Path = Path("/"), *, device: Device = "cpu") -> Conditions:
         throttled=told.held_back if told else None,
         throttle_reasons=told.reasons if told else None,
         busy_s=busy_s(tree),
+        gpu_mhz=gpu.clock_mhz if gpu else None,
     )
 
 

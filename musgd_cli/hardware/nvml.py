@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -21,6 +22,15 @@ class Gpu:
         name = self._ask("nvmlDeviceGetName")
         # nvidia-ml-py gave bytes before version 12.
         return name.decode() if isinstance(name, bytes) else name
+
+    @property
+    def driver(self) -> str | None:
+        """Version of the driver, e.g. ``580.95.05``."""
+        try:
+            version = self._library.nvmlSystemGetDriverVersion()
+        except self._library.NVMLError:
+            return None
+        return version.decode() if isinstance(version, bytes) else str(version)
 
     @property
     def memory_mb(self) -> int | None:
@@ -45,6 +55,12 @@ class Gpu:
         """Milliwatts of the whole card."""
         power: int | None = self._ask("nvmlDeviceGetPowerUsage")
         return power
+
+    @property
+    def clock_mhz(self) -> int | None:
+        """Of its cores, right now."""
+        clock: int | None = self._ask("nvmlDeviceGetClockInfo", self._library.NVML_CLOCK_SM)
+        return clock
 
     @property
     def clock_event_reasons(self) -> int | None:
@@ -73,7 +89,11 @@ class Gpu:
 
 @cache
 def first_gpu() -> Gpu | None:
-    """Return this machine's first NVIDIA GPU; ``None`` without one, or without its driver."""
+    """Return the first NVIDIA GPU that programs here see; ``None`` without one or its driver.
+
+    That is the one CUDA computes on, where it counts them in NVML's order, as
+    `musgd_cli.runtime.cuda` has it do: what is metered is what works.
+    """
     try:
         # The versioned name: on WSL the plain one may be a stub. Absent on most machines, and
         # asking for it spares them the import of pynvml.
@@ -84,6 +104,23 @@ def first_gpu() -> Gpu | None:
 
     try:
         pynvml.nvmlInit()
-        return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(0))
+        index = _first_visible(pynvml)
+        return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))
     except pynvml.NVMLError:
         return None
+
+
+def _first_visible(library: Any) -> int:
+    """Return the index of the first GPU in ``CUDA_VISIBLE_DEVICES``; 0 where it names none.
+
+    It holds indices, or UUIDs, of which the beginning will do.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    if first.isdecimal():
+        return int(first)
+    if first.startswith("GPU-"):
+        for index in range(library.nvmlDeviceGetCount()):
+            uuid = library.nvmlDeviceGetUUID(library.nvmlDeviceGetHandleByIndex(index))
+            if (uuid.decode() if isinstance(uuid, bytes) else uuid).startswith(first):
+                return index
+    return 0

@@ -63,6 +63,14 @@ class Tree:
         except OSError:
             return None
 
+    def link(self, path: str) -> str | None:
+        """Return where a link points, as it is written."""
+        folder, _, name = path.rpartition("/")
+        try:
+            return str((self.locate(folder) / name).readlink())
+        except OSError:
+            return None
+
     def text(self, path: str) -> str | None:
         """Return a file as text, without the NULs and blanks at its ends."""
         data = self.data(path)

@@ -120,9 +120,11 @@ def emulated(tree: Tree, environ: Mapping[str, str], cpu: Cpu, userland: Userlan
     """Tell whether programs run on another processor than they are built for.
 
     QEMU answers ``uname`` with the guest's architecture, but most of /proc and /sys stay the
-    host's: ``cpuinfo`` (before QEMU 8), ``/proc/sys/kernel/arch`` and the CPU's ``modalias``.
+    host's: ``cpuinfo`` (before QEMU 8), ``/proc/sys/kernel/arch`` and the CPU's ``modalias``. Where
+    a recorded board's files hide those, the program that the kernel runs is still QEMU. Where all
+    of /proc is a recorded one, only ``MUSGD_EMULATED=1`` can tell.
     """
-    if environ.get("MUSGD_EMULATED") == "1":
+    if environ.get("MUSGD_EMULATED") == "1" or _runs_in_qemu(tree):
         return True
     alias = re.match(r"cpu:type:(\w+)", tree.text("sys/devices/system/cpu/modalias") or "")
     hosts = {
@@ -134,6 +136,38 @@ def emulated(tree: Tree, environ: Mapping[str, str], cpu: Cpu, userland: Userlan
     if guest is None or not hosts:
         return None
     return hosts != {guest}
+
+
+# QEMU's user mode: qemu-aarch64, qemu-aarch64-static, a distribution's prefix before it. A whole
+# machine's QEMU is no parent of what runs inside it.
+_QEMU = re.compile(r"(^|[/-])qemu-(?!system)[a-z0-9_]+[^/]*$")
+
+_MOST_PARENTS = 100
+"""Ends a chain that a recorded tree closed to a ring."""
+
+
+def _runs_in_qemu(tree: Tree) -> bool:
+    """Tell whether this process's program, or one that it was started by, is QEMU's user mode.
+
+    QEMU answers for ``/proc/self/exe`` itself, with the guest's program, but not for a thread's.
+    """
+    me = tree.link("proc/self")
+    if me is None:
+        return False
+    if own := tree.link(f"proc/{me}/task/{me}/exe"):
+        return _QEMU.search(own) is not None  # a native program may well be started by QEMU
+    pid = me
+    for _ in range(_MOST_PARENTS):
+        # The name in stat is a program's own choice, brackets and blanks included.
+        name, _, after = (tree.text(f"proc/{pid}/stat") or "").rpartition(")")
+        fields = after.split()
+        program = tree.link(f"proc/{pid}/exe") if pid != me else None
+        if _QEMU.search(program or name.partition("(")[2]):
+            return True
+        if len(fields) < 2 or fields[1] == "0":
+            break
+        pid = fields[1]
+    return False
 
 
 def family(machine: str | None) -> Family | None:

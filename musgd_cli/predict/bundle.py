@@ -100,7 +100,7 @@ def make(folder: Path, artifact: Artifact, out: Path, *, name: str) -> Bundle:
     """
     if artifact.runtime not in REQUIRES:
         raise UnsupportedError(
-            f"a {artifact.runtime} model cannot be bundled: no engine on a board runs it",
+            f"a {artifact.runtime} model cannot be bundled: no bundle holds what runs it",
             f"bundle one of these: {', '.join(REQUIRES)}",
         )
     if out.exists():

@@ -34,7 +34,14 @@ LATELY = 10_000
 
 
 def open_detector(
-    folder: Path, model: Model, *, threads: int, conf: float, iou: float, max_det: int
+    folder: Path,
+    model: Model,
+    *,
+    threads: int,
+    conf: float,
+    iou: float,
+    max_det: int,
+    on_build: Callable[[], None],
 ) -> Detector:
     """Load a model.
 
@@ -42,15 +49,16 @@ def open_detector(
         folder: Where its files lie.
         model: Its record.
         threads: Of the engine and of OpenCV; 0 takes every core this process may use.
-        conf: See `musgd_cli.runtime.detector.Detector`, as for the others.
+        conf: See `musgd_cli.runtime.detector.Detector`, as for ``iou`` and ``max_det``.
+        on_build: See `musgd_cli.runtime.prepare`.
 
     Raises:
-        UnsupportedError: Its runtime is not installed, or this CPU lacks its precision.
+        UnsupportedError: Its runtime is not installed, or this machine lacks its precision.
         MusgdError: The model is damaged.
     """
     threads = threads or usable_cores()
     cv2.setNumThreads(threads)
-    engine = open_engine(folder, model, threads)
+    engine = open_engine(folder, model, threads, on_build)
     return Detector(engine, model, conf=conf, iou=iou, max_det=max_det)
 
 
@@ -324,6 +332,7 @@ def predict(folder: Path, model: Model, called: str, job: Job, speaker: Speaker)
         conf=job.conf,
         iou=job.iou,
         max_det=job.max_det,
+        on_build=lambda: speaker.say("building an engine for this machine, once: it takes minutes"),
     )
     speaker.say(f"{source.name} through {called}")
     line = nullcontext() if pictures else speaker.live_line()

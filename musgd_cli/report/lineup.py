@@ -30,7 +30,9 @@ class Entry:
     name: str
     """No other entry has it."""
     machine: str
-    """The board; numbered where several machines are one board."""
+    """The board; named or numbered where several machines are one board."""
+    emulated_speed: bool = False
+    """An emulator's speed is to be shown too."""
 
     @property
     def name_there(self) -> str:
@@ -45,7 +47,7 @@ class Entry:
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
         """What must be known before its figures are quoted."""
-        return remarks(self.report)
+        return remarks(self.report, emulated_speed=self.emulated_speed)
 
     @property
     def has_model(self) -> bool:
@@ -54,8 +56,8 @@ class Entry:
 
     @property
     def is_timed(self) -> bool:
-        """Its speed is that of the machine it names."""
-        return not self.report.host.emulated
+        """Its speed is that of the machine it names, or asked for all the same."""
+        return self.emulated_speed or not self.report.host.emulated
 
     @property
     def estimated(self) -> bool:
@@ -101,17 +103,20 @@ class Lineup:
 
     Args:
         reports: At least one, of any machines, models and data sets.
+        emulated_speed: Show an emulator's speed too, which is no board's.
     """
 
-    def __init__(self, reports: Sequence[BenchReport]) -> None:
-        of_report = _machine_names([report.host for report in reports])
+    def __init__(self, reports: Sequence[BenchReport], *, emulated_speed: bool = False) -> None:
+        of_report = _machine_names(reports)
         names = _names(reports, of_report)
         self.machines: dict[str, list[Host]] = {}
         """Each machine's name and what its reports say of it: its system may have been updated."""
         for name, report in zip(of_report, reports, strict=True):
             hosts = self.machines.setdefault(name, [])
             hosts += [report.host] if report.host not in hosts else []
-        self.entries = tuple(map(Entry, reports, names, of_report))
+        self.entries = tuple(
+            Entry(*of_one, emulated_speed) for of_one in zip(reports, names, of_report, strict=True)
+        )
 
     def has_many(self, fact: Callable[[BenchReport], object]) -> bool:
         """Tell whether the reports differ in something."""
@@ -207,30 +212,41 @@ _RAM_TOLERANCE = 0.05
 """Kernels of one board, and what its GPU is given, leave more or less of it."""
 
 
-def _is_same(host: Host, other: Host) -> bool:
+def _is_same(report: BenchReport, known: BenchReport) -> bool:
     """Tell whether two reports' machines are one: its system may have been updated in between."""
+    host, other = report.host, known.host
     alike = all(
         getattr(host, fact) == getattr(other, fact)
         for fact in ("board", "model", "cpu", "cores", "gpu", "arch", "container", "emulated")
     )
+    names = {report.reached_as, known.reached_as} - {None}
+    if not alike or len(names) > 1:
+        return False
     if host.ram_mb is None or other.ram_mb is None:
-        return alike and host.ram_mb is other.ram_mb
+        return host.ram_mb is other.ram_mb
     most = max(host.ram_mb, other.ram_mb)
-    return alike and abs(host.ram_mb - other.ram_mb) <= _RAM_TOLERANCE * most
+    return abs(host.ram_mb - other.ram_mb) <= _RAM_TOLERANCE * most
 
 
-def _machine_names(hosts: Sequence[Host]) -> list[str]:
-    """Name each host's machine after its board, numbered where several machines are one board."""
-    known: list[tuple[Host, str]] = []
-    names = []
-    for host in hosts:
-        name = next((name for other, name in known if _is_same(host, other)), None)
-        if name is None:
-            number = sum(other.board == host.board for other, _ in known) + 1
-            name = host.board if number == 1 else f"{host.board} ({number})"
-            known.append((host, name))
-        names.append(name)
-    return names
+def _machine_names(reports: Sequence[BenchReport]) -> list[str]:
+    """Name each report's machine after its board.
+
+    Where several machines are one board, also by what they are called over ssh, or numbered.
+    """
+    machines: list[BenchReport] = []
+    of_report = []
+    for report in reports:
+        index = next((i for i, one in enumerate(machines) if _is_same(report, one)), len(machines))
+        machines += [report] if index == len(machines) else []
+        of_report.append(index)
+    boards = [one.host.board for one in machines]
+    names: list[str] = []
+    for i, one in enumerate(machines):
+        number = boards[: i + 1].count(one.host.board)
+        mark = one.reached_as if boards.count(one.host.board) > 1 else None
+        mark = mark or (str(number) if number > 1 else None)
+        names.append(f"{one.host.board} ({mark})" if mark else one.host.board)
+    return [names[index] for index in of_report]
 
 
 # ---------------------------------------------------------------------------------------- data sets

@@ -117,16 +117,24 @@ class Remark:
     """The clause as it is true of several reports, without the figures of one."""
 
 
-def remarks(report: BenchReport) -> tuple[Remark, ...]:
-    """Return what could mislead in a report, gravest first."""
-    return tuple(_remarks(report))
+def remarks(report: BenchReport, *, emulated_speed: bool = False) -> tuple[Remark, ...]:
+    """Return what could mislead in a report, gravest first.
+
+    Args:
+        report: Any.
+        emulated_speed: An emulator's speed is shown beside it.
+    """
+    return tuple(_remarks(report, emulated_speed))
 
 
-def _remarks(report: BenchReport) -> Iterator[Remark]:
+def _remarks(report: BenchReport, emulated_speed: bool) -> Iterator[Remark]:
     if report.host.emulated:
         yield Remark(
             EMULATED,
-            "measured on an emulated machine: no speed is shown, for it would not be the board's",
+            "measured on an emulated machine: the speed shown is the emulator's, not the board's"
+            if emulated_speed
+            else "measured on an emulated machine: no speed is shown, for it would not be the "
+            "board's",
         )
     if report.gate == "failed":
         yield Remark(
@@ -157,6 +165,14 @@ def _remarks(report: BenchReport) -> Iterator[Remark]:
     elif reasons:
         # Under-voltage, which is all that is told of clocks that were not held back.
         yield Remark(reasons, f"{reasons} during the run, without a sign that it cost speed")
+    if report.fps_end_to_end is None:
+        yield Remark(
+            "model alone",
+            "letterbox and decode were not timed: its time, power and energy are of the model "
+            "alone, and less than those of whole frames",
+            of_several="letterbox and decode were not timed: their time, power and energy are of "
+            "the model alone, and less than those of whole frames",
+        )
     if not report.steady:
         yield Remark(
             "not settled",

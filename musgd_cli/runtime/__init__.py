@@ -9,11 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from musgd_cli.runtime.engine import Engine, Model
 
-EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "litert": "litert"}
+EXTRAS = {
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "litert": "litert",
+    "tensorrt": "tensorrt",
+}
 """Which extra of ``musgd-cli`` installs an engine's wheel."""
 
 _CLASSES = {
@@ -21,6 +28,7 @@ _CLASSES = {
     "openvino": "OpenVinoEngine",
     "ncnn": "NcnnEngine",
     "litert": "LiteRtEngine",
+    "tensorrt": "TensorRtEngine",
     "null": "NullEngine",
 }
 
@@ -31,22 +39,22 @@ def engine_class(runtime: str) -> type[Engine]:
     Each is opened by ``engine_class(runtime)(folder, artifact, threads)``.
 
     Raises:
-        UnsupportedError: We have no such engine, or its wheel is missing or does not load.
+        UnsupportedError: We have no such engine, its wheel is missing or does not load, or there is
+            no GPU where it computes on one.
     """
     from musgd_cli.errors import UnsupportedError
     from musgd_cli.runtime.telemetry import block_telemetry
 
-    if runtime == "tensorrt":
-        raise UnsupportedError(
-            "musgd runs no TensorRT engine yet",
-            "the README beside the model says how trtexec builds one on the board, and times it",
-        )
     if runtime not in _CLASSES:
         known = ", ".join(_CLASSES)
         raise UnsupportedError(
             f"there is no {runtime} engine", f"export for one of these runtimes: {known}"
         )
     block_telemetry()
+    if runtime == "tensorrt":  # gigabytes of it are of no use, and hard to load, without a GPU
+        from musgd_cli.runtime.cuda import Driver
+
+        Driver()
     try:
         module = import_module(f"musgd_cli.runtime.{runtime}")
     except ModuleNotFoundError as error:
@@ -98,18 +106,41 @@ def check_files(folder: Path, artifact: Model) -> None:
         )
 
 
-def open_engine(folder: Path, artifact: Model, threads: int) -> Engine:
+def prepare(folder: Path, artifact: Model, on_build: Callable[[], None] = lambda: None) -> None:
+    """Do what a model needs once on a machine, before it is first loaded.
+
+    TensorRT builds an engine of it, for minutes; no other runtime needs anything.
+
+    Args:
+        folder: Of the artifact.
+        artifact: Its record; its files have been checked.
+        on_build: Called if something is to be built.
+
+    Raises:
+        UnsupportedError: Its runtime is not installed, or this machine lacks its precision.
+        MusgdError: It cannot be built.
+    """
+    prepare_one = getattr(engine_class(artifact.runtime), "prepare", None)
+    if prepare_one is not None:
+        prepare_one(folder, artifact, on_build)
+
+
+def open_engine(
+    folder: Path, artifact: Model, threads: int, on_build: Callable[[], None] = lambda: None
+) -> Engine:
     """Load an artifact.
 
     Args:
         folder: Where it lies now; ``artifact.path`` is where it was written.
         artifact: Its record.
         threads: Threads the engine computes with, at least 1.
+        on_build: Called if something is to be built first; see `prepare`.
 
     Raises:
-        UnsupportedError: Its runtime is not installed, or this CPU lacks its precision.
+        UnsupportedError: Its runtime is not installed, or this machine lacks its precision.
         MusgdError: The model is damaged.
     """
     check_files(folder, artifact)
+    prepare(folder, artifact, on_build)
     engine: Engine = engine_class(artifact.runtime)(folder, artifact, threads)
     return engine

@@ -668,7 +668,7 @@ def test_annotations_are_no_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "match", "code"),
     [
-        ("best.engine", "no TensorRT engine yet", ExitCode.UNSUPPORTED),
+        ("best.engine", "is a TensorRT engine", ExitCode.UNSUPPORTED),
         ("best.torchscript", "no engine for", ExitCode.UNSUPPORTED),
         ("best.bin", "without their graph", ExitCode.USAGE),
         ("notes.txt", "no model that musgd knows", ExitCode.USAGE),

@@ -85,6 +85,29 @@ def test_json_is_one_object_and_reports_are_kept_apart(
     assert all(file.name.startswith("x86-cpu-null-fp32-64-1t-") for file in kept)
 
 
+def test_an_emulators_speed_is_shown_only_on_demand(
+    workshop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSGD_EMULATED", "1")
+    rows, notes = [], []
+    for options in ((), ("--show-emulated-speed",)):
+        assert main(["bench", "r", "--meter", "none", *QUICK, *options]) == 0
+        printed = capsys.readouterr().out
+        rows += [line for line in printed.splitlines() if line.startswith("no model fp32")]
+        notes.append(printed.partition("measured on an emulated machine: ")[2])
+    figures = re.compile(r"\d+\.\d+")
+    assert "emulated" in rows[0] and not figures.search(rows[0])
+    assert "emulated" not in rows[1] and figures.search(rows[1])
+    assert notes[0].startswith("no speed is shown")
+    assert notes[1].startswith("the speed shown is the emulator's")
+    # The record keeps what was measured, and says on what.
+    assert main(["bench", "r", "--meter", "none", "--json", *QUICK]) == 0
+    captured = capsys.readouterr()
+    (report,) = json.loads(captured.out)["reports"]
+    assert report["host"]["emulated"] is True and report["fps"] > 0
+    assert "warning: an emulator's speed is not the board's" in captured.err
+
+
 def test_an_artifact_outside_of_any_run_is_not_written_beside(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,11 +138,12 @@ def test_a_missing_runtime_leaves_the_others(
 ) -> None:
     tiny.describe(workshop / "runs/r/artifacts/x86-cpu-null-fp32-64", "null", ())
     absent = workshop / "runs/r/artifacts/orin-tensorrt-fp16-64"
+    pytest.importorskip("onnx")
     tiny.make_tensorrt(absent)
     assert main(["bench", "r", "--json", *QUICK]) == 0
     captured = capsys.readouterr()
     assert [r["runtime"] for r in json.loads(captured.out)["reports"]] == ["null"]
-    assert "error: musgd runs no TensorRT engine yet" in captured.err
+    assert "no NVIDIA" in captured.err
     assert "mend: " in captured.err
 
 
@@ -211,7 +235,7 @@ def test_only_runtimes_that_are_missing_is_exit_3(
     artifact = workshop / "runs/r/artifacts/x86-cpu-null-fp32-64"
     tiny.make_tensorrt(artifact)
     assert main(["bench", "r", *QUICK]) == 3
-    assert "no TensorRT engine" in two_lines(capsys)[0]
+    assert "no NVIDIA" in two_lines(capsys)[0]
 
 
 def test_a_damaged_model_fails_and_the_others_are_measured(
@@ -334,7 +358,7 @@ def test_a_model_that_has_no_engine_leaves_the_others(
     assert main(["bench", "board.engine", "r", "--json", *QUICK]) == 0
     captured = capsys.readouterr()
     assert len(json.loads(captured.out)["reports"]) == 1
-    assert "error: musgd runs no TensorRT engine yet, such as board.engine" in captured.err
+    assert "error: board.engine is a TensorRT engine" in captured.err
 
 
 def test_exports_of_one_name_keep_their_reports_apart(

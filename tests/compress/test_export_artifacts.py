@@ -200,7 +200,7 @@ def test_every_model_runs_in_its_own_engine(job):
     x = np.random.default_rng(2).random((1, 3, 64, 64), dtype=np.float32)
     for artifact in job.report.artifacts:
         if artifact.runtime == "tensorrt":
-            with pytest.raises(UnsupportedError, match="TensorRT"):
+            with pytest.raises(UnsupportedError, match="no NVIDIA"):
                 open_engine(Path(artifact.path), artifact, 1)
             continue
         output = open_engine(Path(artifact.path), artifact, 1).infer(x)

@@ -10,6 +10,7 @@ import pytest
 
 from musgd_cli.compress import half, onnx_graph, tensorrt, tensorrt_operators
 from musgd_cli.errors import UsageError
+from musgd_cli.runtime import tensorrt_plan
 
 
 def run(file: Path, x: np.ndarray) -> np.ndarray:
@@ -150,6 +151,43 @@ def test_the_nano_has_no_int8():
     assert tensorrt.lacks("int8", ("x86-gpu",)) is None
 
 
+def test_what_it_reads_is_the_table_of_8_0_and_what_came_with_8_2(monkeypatch):
+    from onnx import TensorProto, helper, shape_inference
+
+    # The nodes below have none of the inputs that they need, and it trips over some.
+    monkeypatch.setattr(shape_inference, "infer_shapes", lambda model: model)
+
+    def is_read(kind: str) -> bool:
+        values = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("a", "b")
+        ]
+        graph = helper.make_graph(
+            [helper.make_node(kind, ["a"], ["b"])], "one", *[[v] for v in values]
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+        return kind not in tensorrt_operators.unreadable(model, "8.2")
+
+    table = Path(__file__).with_name("onnx-tensorrt-8.0-operators.txt").read_text()
+    lines = [line.split() for line in table.splitlines() if not line.startswith("#")]
+    before = {name for line in lines if line[0] != "-" for name in line}
+    lacking = {name for line in lines if line[0] == "-" for name in line[1:]}
+    # docs/Changelog.md: 8.2, its early access; NonMaxSuppression since 8.0, If "updated" with 8.2.
+    new = {
+        "Einsum",
+        "IsNaN",
+        "GatherND",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "Sign",
+        "Round",
+    }
+    new |= {"NonMaxSuppression", "If"}
+    assert [name for name in sorted(before) if not is_read(name)] == []
+    # The changelog says nothing of Dropout, which 8.4's table has and none of our models.
+    assert {name for name in lacking if is_read(name)} == {*new, "Dropout"}
+
+
 @pytest.mark.parametrize(
     ("kind", "type_name", "opset", "faults"),
     [
@@ -199,7 +237,9 @@ def test_rounding_to_half_leaves_the_rest(material):
 def test_tensorrt_rtx_builds_an_engine_of_what_we_wrote(precision, material, tmp_path):
     trt = pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx-cu12")
     tensorrt.build(material, tmp_path, precision)
-    assert (tmp_path / tensorrt.ENGINES["tensorrt_rtx"]).stat().st_size > 1e6
+    assert (tmp_path / tensorrt.RTX_ENGINE).stat().st_size > 1e6
+    # What the runtime, which has no onnx, reads of it before it builds.
+    assert tensorrt_plan.Network(trt, tmp_path / "model.onnx").precision == precision
     log = trt.Logger(trt.Logger.ERROR)
     network = trt.Builder(log).create_network(
         1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

@@ -418,6 +418,66 @@ def test_emulation_where_qemu_shows_an_arm_cpuinfo(tmp_path: Path) -> None:
     assert detect(tree, {"MUSGD_EMULATED": "1"}).emulated is True
 
 
+def processes(tree: Path, *chain: tuple[str, str | None]) -> None:
+    """Add a process and its parents to a tree: of each its name, and its program if one may ask.
+
+    The figures of stat are those of any process; only the second to fourth field count.
+    """
+    proc = tree / "proc"
+    (proc / "self").symlink_to("900")
+    for i, (name, program) in enumerate(chain):
+        pid, parent = 900 - i, 899 - i if i + 1 < len(chain) else 0
+        (proc / f"{pid}").mkdir()
+        (proc / f"{pid}/stat").write_text(f"{pid} ({name}) S {parent} {pid} {pid} 0 -1 4194560\n")
+        thread = proc / f"{pid}/task/{pid}"
+        thread.mkdir(parents=True)
+        # QEMU answers for /proc/self/exe itself: with the guest's program.
+        for place, target in (
+            (proc / f"{pid}/exe", "/usr/bin/python3.11" if i == 0 else program),
+            (thread / "exe", program),
+        ):
+            if target is not None:
+                place.symlink_to(target)
+
+
+STATIC = "/usr/bin/qemu-aarch64-static"
+BASH = ("bash", "/usr/bin/bash")
+
+
+@pytest.mark.parametrize(
+    ("chain", "emulated"),
+    [
+        # Seen under Debian's QEMU 7.2, by the kernel's binfmt_misc and called by name.
+        ([("python3", STATIC), ("sh", STATIC), BASH], True),
+        ([("qemu-aarch64-st", STATIC), BASH], True),
+        ([("python3", "/usr/local/bin/buildkit-qemu-aarch64"), BASH], True),
+        # Another user's process: /proc shows its name, but not its program.
+        ([("python3", None), ("qemu-aarch64-st", None), BASH], True),
+        ([("python3", None), ("a) (b", None), ("sh", STATIC), BASH], True),
+        ([("python3", None), BASH], False),
+        ([("python3", "/usr/bin/python3.11"), BASH], False),
+        # A native program started by an emulated one, and a board that is a host of guests.
+        ([("python3", "/usr/bin/python3.11"), ("sh", STATIC)], False),
+        ([("python3", None), ("qemu-system-aar", "/usr/bin/qemu-system-aarch64")], False),
+    ],
+)
+def test_qemu_tells_emulation_where_recorded_files_hide_the_host(
+    chain: list[tuple[str, str | None]], emulated: bool, tmp_path: Path
+) -> None:
+    tree = copied("pi4b", tmp_path)
+    processes(tree, *chain)
+    host = detect(tree)
+    assert (host.board, host.emulated) == ("pi4b", emulated)
+    assert host.cpu_features == (None if emulated else ("asimd",))
+
+
+def test_a_ring_of_parents_ends(tmp_path: Path) -> None:
+    tree = copied("pi4b", tmp_path)
+    processes(tree, ("python3", None))
+    (tree / "proc/900/stat").write_text("900 (python3) S 900 900\n")
+    assert detect(tree).emulated is False
+
+
 def test_this_machine() -> None:
     host = detect()
     assert host.board in boards.names()

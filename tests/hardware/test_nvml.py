@@ -20,19 +20,37 @@ DRIVER = r"""
 #include <string.h>
 #include <time.h>
 
-enum { DONE = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
+enum { DONE = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7 };
+enum { DRIVER_NOT_LOADED = 9 };
 struct memory { unsigned long long total, free, used; };
 struct process { unsigned pid; unsigned long long used; unsigned instance, compute; };
 
 int nvmlInitWithFlags(unsigned flags) {
     return getenv("STUB_NO_DRIVER") ? DRIVER_NOT_LOADED : DONE;
 }
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    strncpy(version, "580.95.05", size);
+    return DONE;
+}
+int nvmlDeviceGetCount_v2(unsigned *n) {
+    *n = 2;
+    return DONE;
+}
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
-    *handle = (void *)1;
+    if (index > 1) return INVALID_ARGUMENT;
+    *handle = (void *)(index + 1L);
+    return DONE;
+}
+int nvmlDeviceGetUUID(void *h, char *uuid, unsigned size) {
+    strncpy(uuid, h == (void *)1 ? "GPU-aaaa-1" : "GPU-bbbb-2", size);
     return DONE;
 }
 int nvmlDeviceGetName(void *h, char *name, unsigned size) {
-    strncpy(name, "NVIDIA Test Card", size);
+    strncpy(name, h == (void *)1 ? "NVIDIA Test Card" : "NVIDIA Second Card", size);
+    return DONE;
+}
+int nvmlDeviceGetClockInfo(void *h, int domain, unsigned *mhz) {
+    *mhz = domain == 1 ? 1980 : 7000;
     return DONE;
 }
 int nvmlDeviceGetMemoryInfo(void *h, struct memory *m) {
@@ -78,6 +96,7 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *reaso
 ASK = """
 import json, os, time
 from musgd_cli.hardware import detect, power, thermal
+from musgd_cli.hardware.nvml import first_gpu
 host = detect()
 meter = power.best_meter(device="gpu")
 answer = {
@@ -87,6 +106,7 @@ answer = {
     "by": host.decided_by,
     "meters": host.power_meters,
     "temperature": thermal.temperature_c(device="gpu"),
+    "driver": first_gpu() and first_gpu().driver,
     "throttled": {},
     "reasons": {},
 }
@@ -175,6 +195,7 @@ def test_a_card_is_found_named_and_metered_by_its_counter(driver: Path) -> None:
     answer = ask(driver)
     assert answer["gpu"] == "NVIDIA Test Card"
     assert answer["memory"] == 24576
+    assert answer["driver"] == "580.95.05"
     if os.uname().machine == "x86_64":
         assert (answer["board"], answer["by"]) == ("x86-gpu", "NVIDIA driver")
     assert answer["meters"][-1] == "nvml:energy"
@@ -182,6 +203,24 @@ def test_a_card_is_found_named_and_metered_by_its_counter(driver: Path) -> None:
     assert reading.power_w == pytest.approx(250, rel=0.05)
     assert (reading.scope, reading.kind, reading.hz) == ("gpu", "reported", None)
     assert answer["temperature"] == 62
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [
+        ("0,1", "NVIDIA Test Card"),
+        ("1", "NVIDIA Second Card"),
+        ("GPU-bbbb", "NVIDIA Second Card"),
+        ("GPU-cccc", "NVIDIA Test Card"),
+        ("-1", "NVIDIA Test Card"),
+        ("7", None),
+    ],
+)
+def test_the_card_is_the_one_that_cuda_sees_first(
+    visible: str, name: str | None, driver: Path
+) -> None:
+    answer = ask(driver, CUDA_VISIBLE_DEVICES=visible)
+    assert answer["gpu"] == name
 
 
 def test_a_replayed_counter_within_1_percent(driver: Path) -> None:
@@ -197,6 +236,8 @@ def test_memory_of_one_process(driver: Path) -> None:
     assert answer["memory"] == {"41": 700, "42": 300, "43": None, "44": None}
     assert answer["look"]["temperature_c"] == 62
     assert answer["look"]["throttled"] is True
+    assert answer["look"]["throttle_reasons"] == ["hardware thermal slowdown"]
+    assert answer["look"]["gpu_mhz"] == 1980
 
 
 def test_the_most_memory_within_the_timed_frames_not_that_at_their_end(driver: Path) -> None:

@@ -78,6 +78,19 @@ def test_machines_stand_in_the_order_they_come_and_twins_are_numbered():
     ]
 
 
+def test_boards_of_one_kind_are_told_apart_by_what_they_are_called_over_ssh():
+    barn, yard = report(reached_as="pi@barn"), report(reached_as="pi@yard")
+    lineup = Lineup([barn, yard, barn, report(host=NANO, reached_as="nano")])
+    assert list(lineup.machines) == ["pi4b (pi@barn)", "pi4b (pi@yard)", "jetson-nano"]
+    assert [entry.machine for entry in lineup.entries[:3]] == [
+        "pi4b (pi@barn)",
+        "pi4b (pi@yard)",
+        "pi4b (pi@barn)",
+    ]
+    # One that was also measured on the spot is no other machine.
+    assert list(Lineup([barn, report()]).machines) == ["pi4b"]
+
+
 @pytest.mark.parametrize(
     ("update", "n"),
     [

@@ -257,6 +257,14 @@ def test_what_could_mislead_is_flagged_in_the_row_and_said_above():
     crowd = page_of(*(report(steady=False, warmup_s=n, threads=n) for n in (1, 2, 3, 4)))
     (item,) = crowd.section("warnings").all("li")
     assert item.text == "all 4 : latency had not settled when the warm-up ended"
+    hot = report(runtime="tensorrt", gpu_mhz=1980.4, gpu_memory_mb=412.0, throttled=True)
+    hot = hot.model_copy(update={"throttle_reasons": ("power cap", "hardware slowdown")})
+    facts = page_of(hot).section("environments").text
+    assert "clocks were held back: power cap, hardware slowdown" in facts
+    assert "1980 MHz, mean" in facts
+    assert "412 MB at most" in facts
+    weak = report(throttled=False, throttle_reasons=("under-voltage",))
+    assert "no: under-voltage" in page_of(weak).section("environments").text
     calm = page_of(report())
     assert not calm.all("aside")
     assert not calm.all("span", "flag")

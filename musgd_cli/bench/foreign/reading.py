@@ -137,8 +137,9 @@ def _find_in(folder: Path) -> Path:
 def _no_engine(path: Path) -> UnsupportedError:
     if path.suffix.lower() in _TENSORRT:
         return UnsupportedError(
-            f"musgd runs no TensorRT engine yet, such as {path}",
-            f"time it on its board: trtexec --loadEngine={shlex.quote(str(path))}",
+            f"{path} is a TensorRT engine, which tells no class and runs on one kind of GPU",
+            "bench the ONNX it was built from, or time it: trtexec "
+            f"--loadEngine={shlex.quote(str(path))}",
         )
     return UnsupportedError(f"musgd has no engine for {path}", f"export it to {_IN_WORDS}")
 

@@ -96,16 +96,16 @@ def speed(bench: Workbench) -> tuple[ClaimFinding, ...]:
 
 def judge_speed(form: Form, claim: BoardClaim, reports: Sequence[BenchReport]) -> ClaimFinding:
     """Judge the fastest of a model's artifacts."""
-    best = max(reports, key=lambda report: report.fps_end_to_end)
+    best = max(reports, key=lambda report: report.frames_a_second)
     interval = _fps_interval(best)
-    low, high = interval or (best.fps_end_to_end, best.fps_end_to_end)
+    low, high = interval or (best.frames_a_second, best.frames_a_second)
     verdict: ClaimVerdict = (
         "holds" if low >= claim.fps else "does not hold" if high < claim.fps else "undecided"
     )
     return finding(
         form,
         verdict,
-        [best.fps_end_to_end],
+        [best.frames_a_second],
         f"{best.runtime} {best.precision}, {best.imgsz} px, {best.threads} threads, whole frames; "
         "the article names no image size, and the optimizer does not change speed; the spread is "
         "where another such run is expected 19 times of 20",
@@ -167,7 +167,7 @@ def _fps_interval(report: BenchReport) -> tuple[float, float] | None:
     if report.p50_interval_ms is None:
         return None
     low, high = report.p50_interval_ms
-    around = 1000 / report.fps_end_to_end - report.latency_ms.p50
+    around = 1000 / report.frames_a_second - report.latency_ms.p50
     return 1000 / (high + around), 1000 / max(low + around, 1e-6)
 
 

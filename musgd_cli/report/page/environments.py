@@ -117,6 +117,10 @@ def _run_facts(entry: Entry, *, updated: bool) -> Iterator[tuple[str, str]]:
         yield "at rest", f"{three_digits(report.idle_w)} W"
     yield "processor use", _use(report)
     yield "clock", _told(None if report.cpu_mhz is None else f"{report.cpu_mhz:.0f}", " MHz, mean")
+    if report.gpu_mhz is not None:
+        yield "GPU clock", f"{report.gpu_mhz:.0f} MHz, mean"
+    if report.gpu_memory_mb is not None:
+        yield "GPU memory", f"{report.gpu_memory_mb:.0f} MB at most"
     yield "governor", _told(report.governor)
     if report.power_mode is not None:
         yield "power mode", report.power_mode
@@ -126,8 +130,7 @@ def _run_facts(entry: Entry, *, updated: bool) -> Iterator[tuple[str, str]]:
             None if report.temperature_c is None else f"{report.temperature_c:.1f}", " °C at most"
         ),
     )
-    throttled = {True: "clocks were held back", False: "no", None: NOT_MEASURED}
-    yield "throttled", throttled[report.throttled]
+    yield "throttled", _throttled(report)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
     yield "versions", _told(versions or None)
 
@@ -144,8 +147,11 @@ def _latency(report: BenchReport) -> str:
 def _times_beside(report: BenchReport) -> Iterator[tuple[str, str]]:
     yield "load", f"{three_digits(report.load_ms)} ms"
     yield "first inference", f"{three_digits(report.first_inference_ms)} ms"
-    yield "letterbox", f"{three_digits(report.pre_ms)} ms before, median"
-    yield "decode", f"{three_digits(report.post_ms)} ms after, median"
+    for stage, ms, when in (
+        ("letterbox", report.pre_ms, "before"),
+        ("decode", report.post_ms, "after"),
+    ):
+        yield stage, _told(None if ms is None else three_digits(ms), f" ms {when}, median")
     harness = None if report.harness_ms is None else f"{report.harness_ms:.3f}"
     yield "harness", _told(harness, " ms a frame")
 
@@ -153,7 +159,9 @@ def _times_beside(report: BenchReport) -> Iterator[tuple[str, str]]:
 def _timing(report: BenchReport) -> str:
     images = count(report.n_frames, "image") if report.n_frames else "one image of noise"
     seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
-    return f"{count(report.n, 'inference')}{seconds}, each within a whole frame of {images}"
+    alone = report.fps_end_to_end is None
+    how = f"of {images}, the model alone" if alone else f"each within a whole frame of {images}"
+    return f"{count(report.n, 'inference')}{seconds}, {how}"
 
 
 def _warmup(report: BenchReport) -> str:
@@ -176,6 +184,13 @@ def _use(report: BenchReport) -> str:
     others = report.cores_used_by_others
     beside = "" if others is None else f", {others:.2f} by all else on the machine"
     return f"{report.cores_used:.2f} cores{beside}"
+
+
+def _throttled(report: BenchReport) -> str:
+    """Say whether clocks were held back and by what; under-voltage is told where they were not."""
+    answer = {True: "clocks were held back", False: "no", None: NOT_MEASURED}[report.throttled]
+    reasons = ", ".join(report.throttle_reasons)
+    return f"{answer}: {reasons}" if reasons else answer
 
 
 def _told(value: object, unit: str = "") -> str:

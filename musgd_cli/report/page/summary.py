@@ -95,7 +95,8 @@ def _fastest(lineup: Lineup, machine: str) -> Iterator[Element]:
         return
     best = min(entries, key=lambda entry: entry.report.latency_ms.p50)
     report = best.report
-    notes = [f"{three_digits(report.fps_end_to_end)} whole frames a second"]
+    fps = report.fps_end_to_end
+    notes = [] if fps is None else [f"{three_digits(fps)} whole frames a second"]
     if report.p50_interval_ms is not None:
         notes.append(f"95 % interval {from_to(report.p50_interval_ms)} ms")
     equals = [entry.name for entry in entries if entry is not best and _overlap(entry, best)]

@@ -46,12 +46,17 @@ _STAGES_SHOWN = 12
 """Rows of a sustained run, however long it was."""
 
 
-def bench_table(reports: Sequence[BenchReport]) -> RenderableType:
-    """Return the table and its notes; ``reports`` has at least one."""
+def bench_table(reports: Sequence[BenchReport], *, emulated_speed: bool = False) -> RenderableType:
+    """Return the table and its notes.
+
+    Args:
+        reports: At least one.
+        emulated_speed: Show an emulator's speed too, with a warning; else the word stands there.
+    """
     from rich.console import Group
     from rich.text import Text
 
-    lineup = Lineup(reports)
+    lineup = Lineup(reports, emulated_speed=emulated_speed)
     lasting = [_lasting_table(entry) for entry in lineup.entries if entry.report.sustained]
     return Group(_BenchTable(lineup), *lasting, Text(), *_notes(lineup))
 
@@ -204,7 +209,7 @@ def _lasting_table(entry: Entry) -> Table:
         held_back = [moment.throttled for moment in part if moment.throttled is not None]
         table.add_row(
             f"{part[0].t_s:.0f}",
-            EMULATED if entry.report.host.emulated else three_digits(fps),
+            three_digits(fps) if entry.is_timed else EMULATED,
             f"{fps / first_fps:.0%}" if first_fps else "-",
             f"{max(heat):.0f}" if heat else "-",
             f"{sum(clocks) / len(clocks):.0f}" if clocks else "-",
@@ -340,6 +345,7 @@ def _about_recall(reports: Sequence[BenchReport]) -> str:
 def _about_clocks(report: BenchReport) -> str:
     facts = [
         _clock(report),
+        None if report.gpu_mhz is None else f"GPU {report.gpu_mhz:.0f} MHz",
         f"governor {report.governor}" if report.governor else None,
         f"power mode {report.power_mode}" if report.power_mode else None,
     ]
@@ -363,8 +369,8 @@ def _best_threads(lineup: Lineup) -> Iterator[str]:
             counts.setdefault(entry.report.artifact, []).append(entry.report)
     for artifact, reports in counts.items():
         if len({report.threads for report in reports}) > 1:
-            best = max(reports, key=lambda report: report.fps_end_to_end)
-            rates = ", ".join(f"{r.threads}: {three_digits(r.fps_end_to_end)}" for r in reports)
+            best = max(reports, key=lambda report: report.frames_a_second)
+            rates = ", ".join(f"{r.threads}: {three_digits(r.frames_a_second)}" for r in reports)
             yield (
                 f"{PurePath(artifact).name} is fastest with {best.threads}; frames a second with "
                 f"{rates}"

@@ -82,9 +82,10 @@ METERED = {
 }
 
 
-def printed(*reports: BenchReport, width: int = 200) -> str:
+def printed(*reports: BenchReport, width: int = 200, emulated_speed: bool = False) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=width, highlight=False).print(bench_table(reports))
+    table = bench_table(reports, emulated_speed=emulated_speed)
+    Console(file=stream, width=width, highlight=False).print(table)
     return stream.getvalue()
 
 
@@ -165,6 +166,18 @@ def test_an_emulators_speed_is_not_shown() -> None:
         assert figure not in text
     assert "emulated" in row(text, "ONNX Runtime")
     assert "0.235" in text  # accuracy is the same on any machine
+
+
+def test_an_emulators_speed_is_shown_on_demand_with_a_warning() -> None:
+    emulated = HOST.model_copy(update={"emulated": True})
+    reports = [report(host=emulated), report(**INT8, host=emulated)]
+    text = printed(*reports, emulated_speed=True)
+    for figure in ("140", "7.04", "6.80", "2.11", TWICE):
+        assert figure in text
+    assert "emulated" not in row(text, "ONNX Runtime")
+    said = "measured on an emulated machine: the speed shown is the emulator's, not the board's"
+    assert said in text
+    assert said not in printed(report(), report(**INT8), emulated_speed=True)
 
 
 def test_what_could_mislead_is_said() -> None:

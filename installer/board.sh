@@ -1,0 +1,339 @@
+# The installation for the board it runs on: detect, plan, look whether it can work, ask, do, and
+# note what was made so that it can be undone. install.sh sources it, with detect.sh and plan.sh.
+# shellcheck shell=sh disable=SC2034,SC2154 # what it sets is read there, and the reverse
+
+SWAP_MB=2048
+# TensorRT comes as source packages that fetch NVIDIA's library; all else comes as wheels.
+SOURCE_PACKAGES=tensorrt,tensorrt-cu12,tensorrt-cu12-libs,tensorrt-cu13,tensorrt-cu13-libs
+
+board_main() {
+    read_options "$@"
+    venv=$prefix/venv
+    state=$venv/musgd
+    manifest=$prefix/manifest
+    link=$HOME/.local/bin/musgd
+    target=$venv/bin/musgd
+    if [ -n "$uninstalling" ]; then
+        uninstall
+        return
+    fi
+    table=$root/installer/boards.txt
+    detect
+    make_plan
+    if [ -n "$dry_run" ]; then
+        print_plan
+        return
+    fi
+    if is_done; then
+        printf 'nothing to do: musgd with %s is installed in %s\n' "$what" "$prefix" >&2
+        return
+    fi
+    print_plan >&2
+    confirm 'Go on?'
+    trap interrupted HUP INT TERM
+    trap leave EXIT
+    made=''
+    make_folder "$prefix"
+    note "$made"
+    install_packages
+    add_swap
+    if [ "$kind" = agent ]; then
+        install_agent
+    else
+        install_venv
+    fi
+    link_command
+    leave
+    trap - HUP INT TERM EXIT
+    printf 'musgd with %s is installed; musgd doctor tells what this board can do\n' "$what" >&2
+    case :$PATH: in
+        *:"$HOME/.local/bin":*) ;;
+        *) warn "$HOME/.local/bin is not on the PATH" "$link doctor, or log in again" ;;
+    esac
+}
+
+read_options() {
+    tree='' dry_run='' yes='' extras='' no_apt='' offline='' with_swap='' uninstalling=''
+    [ -n "${HOME-}" ] || die 2 "HOME is not set" "HOME=/home/you $0"
+    prefix=${XDG_DATA_HOME:-$HOME/.local/share}/musgd
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --prefix | --extras | --offline | --root)
+                [ -n "${2-}" ] || die 2 "$1 needs a value" "$0 --help"
+                case $1 in
+                    --extras) extras=$2 ;;
+                    --prefix) prefix=$(absolute "$2") ;;
+                    --offline) offline=$(absolute "$2") ;;
+                    --root) tree=$(absolute "$2") ;;
+                esac
+                shift
+                ;;
+            --dry-run) dry_run=yes ;;
+            --yes) yes=yes ;;
+            --no-apt) no_apt=yes ;;
+            --with-swap) with_swap=yes ;;
+            --uninstall) uninstalling=yes ;;
+            *) die 2 "no such option: $1" "$0 --help" ;;
+        esac
+        shift
+    done
+    [ "$tree" != / ] || tree=
+    if [ -n "$tree" ]; then
+        [ -n "$dry_run" ] || die 2 "--root reads a recorded machine, on which nothing can be installed" \
+            "$0 --dry-run --root $tree"
+        [ -d "$tree" ] || die 2 "$tree is no folder" "--root, the root of a recorded machine"
+    fi
+    case $extras in
+        *[!a-z,-]*) die 2 "--extras $extras is no list of names" "--extras train,report" ;;
+    esac
+}
+
+absolute() {
+    case $1 in
+        / | /*[!/]) printf '%s\n' "$1" ;;
+        /*) absolute "${1%/}" ;;
+        *) absolute "$PWD/$1" ;;
+    esac
+}
+
+# ---- doing it -------------------------------------------------------------------------------------
+
+is_done() {
+    [ -z "${packages%% }" ] && [ "$(readlink "$link" 2>/dev/null)" = "$target" ] || return 1
+    [ -z "$with_swap" ] || has_swap || return 1
+    if [ "$kind" = agent ]; then
+        grep -qsxF "$wanted" "$prefix/agent.stamp"
+    else
+        [ "$(cat "$state/venv" 2>/dev/null)" = "$base" ] &&
+            [ "$(cat "$state/musgd" 2>/dev/null)" = "$wanted" ]
+    fi
+}
+
+confirm() {
+    [ -z "$yes" ] || return 0
+    if [ ! -t 0 ] || [ ! -t 2 ]; then
+        die 2 "nobody is there to ask, and nothing is done without a yes" \
+            "$0 --yes goes on, --dry-run shows the plan alone; ./install.sh demo stays in this folder"
+    fi
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer
+    case $answer in
+        [yY]*) ;;
+        *)
+            printf 'nothing was changed\n' >&2
+            exit 1
+            ;;
+    esac
+}
+
+# make_folder DIR: with its parents; made lists the new ones.
+make_folder() {
+    [ ! -d "$1" ] || return 0
+    make_folder "$(dirname "$1")"
+    mkdir "$1" 2>/dev/null || die 1 "cannot make $1" "--prefix, a folder you may write to"
+    made="${made}folder $1
+"
+}
+
+# note LINES: of what was made, before it is, so that it is undone even after a half installation.
+note() {
+    printf '%s' "$1" | while IFS= read -r line; do
+        grep -qsxF "$line" "$manifest" || printf '%s\n' "$line" >>"$manifest"
+    done
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die 3 "$1 needs root, and there is no sudo" "run it as root: $*"
+    fi
+}
+
+install_packages() {
+    [ -n "${packages%% }" ] || return 0
+    if [ -n "$no_apt" ] || [ -n "$offline" ]; then
+        die 3 "missing: $packages" "sudo apt-get install $packages"
+    fi
+    printf 'apt-get install %s\n' "$packages" >&2
+    note "apt $packages
+"
+    # shellcheck disable=SC2086 # one package a word
+    as_root apt-get install --yes --no-install-recommends $packages >&2 </dev/null || {
+        # A fresh image has lists that are months old.
+        as_root apt-get update >&2 </dev/null &&
+            as_root apt-get install --yes --no-install-recommends $packages >&2 </dev/null
+    } || die 1 "apt-get failed" "sudo apt-get install $packages, then run $0 again"
+}
+
+has_swap() {
+    awk -v file="$prefix/swap" 'NR > 1 && $1 == file { found = 1 } END { exit !found }' /proc/swaps
+}
+
+# Never without its flag; of this start alone, so no boot file knows of it.
+add_swap() {
+    [ -n "$with_swap" ] || return 0
+    ! has_swap || return 0
+    note "swap $prefix/swap
+"
+    printf '%s MB of swap in %s\n' "$SWAP_MB" "$prefix/swap" >&2
+    {
+        as_root dd if=/dev/zero of="$prefix/swap" bs=1048576 count="$SWAP_MB" 2>/dev/null &&
+            as_root chmod 600 "$prefix/swap" &&
+            as_root mkswap "$prefix/swap" >/dev/null && as_root swapon "$prefix/swap"
+    } || die 1 "the swap file $prefix/swap could not be made" "run $0 without --with-swap"
+}
+
+install_venv() {
+    venv_name=$venv
+    disk_folder=$prefix
+    steps=2
+    note "tree $venv
+"
+    # pip's cache is ours to clear away, unless someone has chosen one.
+    export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$state/cache}"
+    ensure venv "$base" make_venv
+    if [ -n "$torch_step" ]; then
+        steps=3
+        board_base=$base
+        board_wanted=$wanted
+        read_project
+        base=$board_base
+        wanted=$board_wanted
+        ensure torch "$torch" install_torch
+    fi
+    ensure musgd "$wanted" install_for_board
+    rm -rf "$state/cache"
+}
+
+install_for_board() {
+    begin_step "musgd with $extras"
+    set --
+    if [ -n "$offline" ]; then
+        set -- --no-index --find-links "$offline"
+        for own in "$offline"/musgd_cli-*.whl; do :; done
+    else
+        own=$root
+    fi
+    case ,$extras, in
+        *,tensorrt,*) set -- "$@" --only-binary :all: --no-binary "$SOURCE_PACKAGES" ;;
+        *) set -- "$@" --only-binary :all: ;;
+    esac
+    # Of the same version, pip would keep the code that is there.
+    logged "$venv/bin/python" -m pip uninstall --yes musgd-cli || explain "pip failed"
+    pip_install "$@" "${own}[$extras]"
+    swap_opencv "$@"
+    for module in $(modules); do
+        smoke_import_of "$module"
+    done
+}
+
+# What the extras bring that was built for one kind of CPU.
+modules() {
+    printf '%s\n' cv2 numpy
+    case ,$extras, in *,ncnn,*) echo ncnn ;; esac
+    case ,$extras, in *,onnx,*) echo onnxruntime ;; esac
+    case ,$extras, in *,litert,*) echo ai_edge_litert.interpreter ;; esac
+    case ,$extras, in *,openvino,*) echo openvino ;; esac
+    case ,$extras, in *,tensorrt,*) echo tensorrt ;; esac
+    ! trains || printf '%s\n' torch torchvision
+    echo musgd_cli
+}
+
+# smoke_import_of MODULE, its telemetry shut as musgd_cli/runtime/telemetry.py does.
+smoke_import_of() {
+    code=0
+    logged env ORT_DISABLE_TELEMETRY=1 "$venv/bin/python" -c \
+        "import sys; sys.modules['openvino_telemetry'] = None; import $1" || code=$?
+    [ "$code" -ne 0 ] || return 0
+    case $1 in
+        cv2) package=opencv-python-headless ;;
+        ai_edge_litert*) package=ai-edge-litert ;;
+        *) package=$1 ;;
+    esac
+    [ "$code" -eq 132 ] || explain "importing $1 failed"
+    version=$("$venv/bin/python" -c \
+        'import sys; from importlib.metadata import version as v; print(v(sys.argv[1]))' "$package")
+    die 3 "the wheel of $package $version is for another CPU (illegal instruction)" \
+        "avoid it: echo '$package<$version' >avoid.txt; PIP_CONSTRAINT=avoid.txt $0"
+}
+
+install_agent() {
+    note "file $prefix/nano_agent.py
+file $prefix/musgd
+file $prefix/agent.stamp
+"
+    cp "$agent_file" "$prefix/nano_agent.py"
+    cat >"$prefix/musgd" <<EOF
+#!/bin/sh
+# musgd for a board whose Python is too old for it: bench and doctor.
+exec python3 "$prefix/nano_agent.py" "\$@"
+EOF
+    chmod 755 "$prefix/musgd"
+    "$prefix/musgd" --help >/dev/null || die 1 "the agent does not start" "python3 $prefix/nano_agent.py --help"
+    printf '%s\n' "$wanted" >"$prefix/agent.stamp"
+}
+
+link_command() {
+    made=''
+    make_folder "$(dirname "$link")"
+    note "${made}link $link
+"
+    ln -sf "$target" "$link"
+}
+
+# ---- undoing it -----------------------------------------------------------------------------------
+
+# What the manifest names goes, if it is still what was made; folders only where they are empty then.
+uninstall() {
+    if [ ! -f "$manifest" ]; then
+        printf 'nothing to do: musgd is not installed in %s\n' "$prefix" >&2
+        return
+    fi
+    if [ -n "$dry_run" ]; then
+        sed 's/^/remove /' "$manifest" | grep -v '^remove apt '
+        return
+    fi
+    sed -n 's/^\(link\|tree\|file\|swap\) /remove /p' "$manifest" >&2
+    confirm 'Go on?'
+    folders=''
+    packages=''
+    while read -r kind path; do
+        case $kind in
+            link)
+                case $(readlink "$path") in
+                    "$prefix"/*) rm -f "$path" ;;
+                esac
+                ;;
+            swap)
+                ! has_swap || as_root swapoff "$path" ||
+                    die 1 "$path is in use as swap" "sudo swapoff $path, then run $0 --uninstall again"
+                as_root rm -f "$path"
+                ;;
+            tree | file)
+                case $path in
+                    "$prefix"/*) rm -rf "$path" ;;
+                esac
+                ;;
+            folder)
+                folders="$path
+$folders"
+                ;;
+            apt) packages=$path ;;
+        esac
+    done <"$manifest"
+    rm -f "$manifest"
+    printf '%s' "$folders" | while IFS= read -r path; do
+        rmdir "$path" 2>/dev/null || :
+    done
+    rmdir "$prefix" 2>/dev/null || :
+    printf 'musgd is gone from %s\n' "$prefix" >&2
+    [ -z "$packages" ] || printf 'kept: %s, which other programs may use; sudo apt-get remove them if none does\n' \
+        "$packages" >&2
+}
+
+warn() {
+    printf 'warning: %s\nmend: %s\n' "$1" "$2" >&2
+}

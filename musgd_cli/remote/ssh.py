@@ -1,0 +1,385 @@
+"""One board over the system's ssh, with the user's own keys, config and known hosts.
+
+Nothing that guards a connection is turned off: a host key is checked as the user's ssh checks it,
+and where ssh would ask for a word it fails instead (``BatchMode``), for several boards cannot ask
+at once and a build at night has nobody to answer.
+
+A board is connected to once; what follows shares that connection (``ControlMaster``). The variable
+``MUSGD_SSH`` holds the ssh to call in place of ``ssh``, with options: ``MUSGD_SSH="ssh -F file"``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
+
+PROGRAM = "MUSGD_SSH"
+"""The variable with the ssh to call."""
+
+_OPTIONS = (
+    *("-T", "-x", "-a"),
+    *("-o", "BatchMode=yes"),
+    *("-o", "ConnectTimeout=15"),
+    # A board that computes on every core answers late; one that is gone is noticed in a minute.
+    *("-o", "ServerAliveInterval=15"),
+    *("-o", "ServerAliveCountMax=4"),
+    # What a config may want for a person's session, and would be in the way of ours.
+    *("-o", "ClearAllForwardings=yes"),
+    *("-o", "RemoteCommand=none"),
+    *("-o", "PermitLocalCommand=no"),
+    *("-o", "LogLevel=ERROR"),
+)
+
+_BEGIN = "--- musgd begins ---"
+"""Before it stands what the board's shell prints of itself."""
+
+_LOST = frozenset({255, -signal.SIGTERM, -signal.SIGKILL})
+"""Exit codes of ssh that are its own; every other one is the command's."""
+
+GRACE_S = 10.0
+"""What a board has to end its work in before the line is cut."""
+
+_HOLD = f"echo '{_BEGIN}'; echo \"$HOME\"; exec cat >/dev/null"
+"""Keeps the connection open for as long as our end of its stdin."""
+
+# The work ends with the line: stdin ends when this end closes it, dies, or is cut off. Background
+# jobs of sh ignore SIGINT, so it is SIGTERM that asks musgd to end.
+_WORK = f"""
+exec 3<&0 </dev/null
+echo '{_BEGIN}'
+cd "$1" || exit
+clear=$2
+shift 2
+"$@" 3<&- &
+work=$!
+{{
+    while read -r _; do :; done
+    kill -TERM "$work"
+    sleep 20
+    kill -KILL "$work"
+}} <&3 >/dev/null 2>&1 &
+watch=$!
+exec 3<&-
+wait "$work"
+code=$?
+exec 2>/dev/null
+kill "$watch"
+[ -z "$clear" ] || rm -rf "$clear"
+exit "$code"
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of a command on a board."""
+
+    code: int
+    out: str
+    """Its stdout, without what the login shell printed before it."""
+
+
+def require_destination(text: str) -> None:
+    """See that a board is written as ssh wants it.
+
+    Args:
+        text: ``host``, ``user@host``, a ``Host`` of the ssh config or ``ssh://user@host:port``.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if not text or text.startswith("-") or not text.isprintable() or " " in text:
+        raise UsageError(f"{text!r} is no host", "give user@board, or a Host of ~/.ssh/config")
+    name, colon, port = text.rpartition(":")
+    if colon and ":" not in name and port.isdecimal():
+        raise UsageError(
+            f"{text} is no host to ssh", f"write a port as ssh does: ssh://{name}:{port}"
+        )
+
+
+class Connection:
+    """A board that is connected to, from entering the context until leaving it.
+
+    One thread works with it; `abandon` and `cut` may be called from another.
+
+    Args:
+        destination: As typed; see `require_destination`.
+    """
+
+    def __init__(self, destination: str) -> None:
+        self.destination = destination
+        self.home = ""
+        """The home folder there."""
+        self._folder: Path | None = None
+        self._master: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._working: dict[subprocess.Popen[bytes], bool] = {}
+        """Those at work on the board; true where a thread of ours writes to them."""
+        self._abandoned = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            UnsupportedError: There is no ssh here.
+            MusgdError: The board cannot be reached, is not the one that is known, or refuses.
+        """
+        # Not TMPDIR, which may be deep: the path of a socket has 104 characters at most.
+        self._folder = Path(tempfile.mkdtemp(prefix="musgd-", dir="/tmp"))
+        self._errors = tempfile.TemporaryFile()
+        try:
+            with self._lock:
+                if self._abandoned:
+                    raise self._broke("interrupted")
+                self._master = self._start(
+                    ["sh", "-c", _HOLD],
+                    errors=self._errors,
+                    options=("-o", "ControlMaster=yes", "-o", "ControlPersist=no"),
+                )
+            assert self._master.stdout is not None
+            lines = iter(self._master.stdout.readline, b"")
+            if any(line.strip().decode("utf-8", "replace") == _BEGIN for line in lines):
+                self.home = os.fsdecode(next(lines, b"").rstrip(b"\n"))
+            if not self.home:
+                self._master.wait()
+                raise self._refused(self._said())
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        folder: str = ".",
+        clear: str = "",
+        on_line: Callable[[str], None] = lambda _line: None,
+    ) -> Finished:
+        """Run a command on the board; it ends when this process or the connection does.
+
+        Args:
+            command: Words, none of them read by a shell.
+            folder: Where; relative to the home folder.
+            clear: A folder to remove when the command has ended, an absolute path; ``""``: none.
+            on_line: Called with each line of its stderr as it comes.
+
+        Raises:
+            MusgdError: The connection broke.
+        """
+        out: list[bytes] = []
+        last = ""
+        with self._at_work(["sh", "-c", _WORK, "musgd", folder, clear, *command]) as worker:
+            stdout, stderr = worker.stdout, worker.stderr
+            assert stdout is not None
+            assert stderr is not None
+            reader = threading.Thread(target=lambda: out.append(stdout.read()), daemon=True)
+            reader.start()
+            for line in stderr:
+                last = line.decode("utf-8", "replace").rstrip()
+                on_line(last)
+            reader.join()
+            code = worker.wait()
+        if code in _LOST:
+            raise self._broke(last)
+        _, _, text = b"".join(out).decode("utf-8", "replace").partition(f"{_BEGIN}\n")
+        return Finished(code, text)
+
+    def send(self, script: str, *arguments: str, write: Callable[[IO[bytes]], None]) -> None:
+        """Run a shell script on the board that reads what ``write`` writes.
+
+        Args:
+            script: For ``sh``; ends with 0 only where all of it worked.
+            arguments: Its ``$1`` and on.
+            write: Is given its stdin.
+
+        Raises:
+            MusgdError: The script failed, or the connection broke.
+        """
+        with tempfile.TemporaryFile() as errors:
+            command = ["sh", "-c", script, "musgd", *arguments]
+            with self._at_work(command, errors=errors, writes=True) as sender:
+                assert sender.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # the exit code says why
+                    write(sender.stdin)
+                    sender.stdin.close()
+                code = sender.wait()
+            errors.seek(0)
+            said = errors.read().decode("utf-8", "replace").strip().splitlines() or [""]
+        if code in _LOST:
+            raise self._broke(said[-1])
+        if code:
+            # Of several lines the first names the cause: tar goes on to complain of the rest.
+            raise MusgdError(
+                f"{self.destination}: cannot write there: {said[0] or f'exit code {code}'}",
+                f"look for room and permissions: ssh {shlex.quote(self.destination)} df -h .cache",
+            )
+
+    def abandon(self) -> None:
+        """Ask what is at work on the board to end, and start nothing more. From any thread."""
+        with self._lock:
+            self._abandoned = True
+            working = dict(self._working)
+            connecting = self._master if not self.home else None
+        for process, writes in working.items():
+            _hang_up(process, writes=writes)
+        if connecting is not None:
+            connecting.terminate()
+
+    def cut(self) -> None:
+        """End all that is left of an abandoned connection at this end."""
+        with self._lock:
+            left = [*self._working, *([self._master] if self._master else [])]
+        for process in left:
+            process.kill()
+
+    # ------------------------------------------------------------------------------- processes
+
+    def _start(
+        self,
+        command: Sequence[str],
+        *,
+        errors: IO[bytes] | None = None,
+        options: Sequence[str] = ("-o", "ControlMaster=no"),
+    ) -> subprocess.Popen[bytes]:
+        assert self._folder is not None
+        program = shlex.split(os.environ.get(PROGRAM) or "ssh")
+        # ssh hands one line to the login shell there, whichever that is: what stands in single
+        # quotes is left alone by all of them, and sh reads the rest.
+        line = " ".join(map(shlex.quote, command))
+        try:
+            return subprocess.Popen(
+                [
+                    *program,
+                    *_OPTIONS,
+                    *options,
+                    *("-o", f"ControlPath={self._folder / 'line'}"),
+                    "--",
+                    self.destination,
+                    line,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if errors is None else errors,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        except OSError as error:
+            raise UnsupportedError(
+                f"cannot call {program[0]}: {error.strerror}", "apt install openssh-client"
+            ) from error
+
+    @contextlib.contextmanager
+    def _at_work(
+        self, command: Sequence[str], *, errors: IO[bytes] | None = None, writes: bool = False
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        with self._lock:
+            if self._abandoned:
+                raise self._broke("interrupted")
+            process = self._start(command, errors=errors)
+            self._working[process] = writes
+        try:
+            yield process
+        finally:
+            _hang_up(process, writes=process.poll() is None and writes)
+            _wait_or_kill(process)
+            with self._lock:
+                del self._working[process]
+
+    def _close(self) -> None:
+        if self._master is not None:
+            _hang_up(self._master)
+            _wait_or_kill(self._master)
+        if self._errors is not None:
+            self._errors.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # ----------------------------------------------------------------------------------- words
+
+    def _said(self) -> str:
+        """Return what the connection's own ssh said."""
+        assert self._errors is not None
+        self._errors.seek(0)
+        return self._errors.read().decode("utf-8", "replace").strip()
+
+    def _broke(self, last: str) -> MusgdError:
+        said = (self._said() or last).splitlines()
+        return MusgdError(
+            f"{self.destination}: the connection broke{f': {said[-1].strip()}' if said else ''}",
+            "see that the board has power and network, then run the command again",
+        )
+
+    def _refused(self, said: str) -> MusgdError:
+        typed = f"ssh {shlex.quote(self.destination)}"
+        for pattern, what, mend in _REFUSALS:
+            if re.search(pattern, said):
+                return MusgdError(f"{self.destination}: {what}", mend(typed, said))
+        lines = said.splitlines() or ["it did not answer"]
+        return MusgdError(
+            f"{self.destination}: {lines[-1].removeprefix('ssh: ').strip()}",
+            f"see that it is on and in this network: {typed}",
+        )
+
+
+def _forget(typed: str, said: str) -> str:
+    removal = re.search(r"^\s*(ssh-keygen -f .* -R .*\S)\s*$", said, re.MULTILINE)
+    command = removal[1] if removal else "ssh-keygen -R with the host's name"
+    return f"if it was set up anew: {command}, then {typed}; if you know of no reason, do not"
+
+
+_REFUSALS: tuple[tuple[str, str, Callable[[str, str], str]], ...] = (
+    (
+        "IDENTIFICATION HAS CHANGED|DIFFERENT HOST KEY|host key .* has changed",
+        "its host key is another than the one that is known: it was set up anew, or is not it",
+        _forget,
+    ),
+    (
+        "Host key verification failed|No .* host key is known",
+        "its host key is not known here",
+        lambda typed, _: f"connect once and compare the key it shows: {typed}",
+    ),
+    (
+        "Permission denied|Too many authentication failures",
+        "it does not let us in by key, and nobody is asked for a password",
+        lambda typed, _: f"{typed.replace('ssh ', 'ssh-copy-id ', 1)}, once",
+    ),
+    (
+        "Could not resolve hostname",
+        "there is no host of this name",
+        lambda typed, _: f"check the name, or give the board's address; try {typed}",
+    ),
+)
+"""What ssh says when it does not connect, in our words, with how that is mended."""
+
+
+def _hang_up(process: subprocess.Popen[bytes], *, writes: bool = False) -> None:
+    """Let a process know that nothing more comes: what works on the board ends by it."""
+    if writes:  # its stdin is in use by the thread that writes
+        process.terminate()
+    elif process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,94 @@
+"""What is sent to a board is what is scored here, under the same names."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_artifact as tiny
+
+from musgd_cli.bench.subject import Subject
+from musgd_cli.data import load
+from musgd_cli.data.dataset import DataSet
+from musgd_cli.remote.parcels import Parcel, of_model, of_split
+
+
+def unpack(parcel: Parcel, folder: Path) -> Path:
+    stream = io.BytesIO()
+    parcel.write(stream)
+    stream.seek(0)
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        tar.extractall(folder, filter="data")
+    return folder / parcel.name
+
+
+def arranged(folder: Path, how: str) -> Path:
+    """A data set whose images lie in one of the ways that are met, and its description."""
+    yaml = tiny.make_data(folder / "set", n_images=3, splits=("train", "val", "test"))
+    if how == "labels beside":
+        for label in folder.glob("set/labels/*/*.txt"):
+            (folder / "set/all" / label.parent.name).mkdir(parents=True, exist_ok=True)
+            label.rename(folder / "set/all" / label.parent.name / label.name)
+        for image in folder.glob("set/images/*/*.png"):
+            image.rename(folder / "set/all" / image.parent.name / image.name)
+        yaml.write_text(yaml.read_text().replace("images/", "all/"))
+    elif how == "description beside":
+        yaml = yaml.rename(folder / "beside.yaml")
+        yaml.write_text(f"path: set\n{yaml.read_text()}")
+    elif how == "below images":
+        yaml = yaml.rename(folder / "set/images/data.yaml")
+        yaml.write_text(yaml.read_text().replace("images/", ""))
+    elif how == "listed from elsewhere":
+        (folder / "own").mkdir()
+        yaml = yaml.rename(folder / "own/data.yaml")
+        for split in ("train", "val", "test"):
+            images = sorted((folder / "set/images" / split).iterdir())
+            (folder / "own" / f"{split}.txt").write_text("\n".join(map(str, images)))
+        yaml.write_text(yaml.read_text().replace("images/", "").replace("\nnames", "\nnames"))
+        yaml.write_text("\n".join(f"{s}: {s}.txt" for s in ("train", "val", "test")))
+        with yaml.open("a") as file:
+            file.write(f"\nnames: [{', '.join(tiny.NAMES)}]\n")
+    return yaml
+
+
+def contents(data_set: DataSet) -> list[tuple[bytes, list[list[float]]]]:
+    images = data_set.images(data_set.score_split)
+    return [(image.read_bytes(), data_set.labels(image).tolist()) for image in images]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["as usual", "labels beside", "description beside", "below images", "listed from elsewhere"],
+)
+def test_a_split_is_read_there_as_here(how: str, tmp_path: Path) -> None:
+    here = load(arranged(tmp_path / "here", how))
+    assert all(np.any(here.labels(image)) for image in here.images("test"))
+    there = load(unpack(of_split(here), tmp_path / "there") / here.path.name)
+    assert (there.names, there.score_split) == (here.names, here.score_split)
+    assert contents(there) == contents(here)
+    if how != "listed from elsewhere":  # by these names records know what calibrated a model
+        names = [[s.name_of(image) for image in s.images("test")] for s in (here, there)]
+        assert names[0] == names[1]
+    # No other split goes along.
+    assert len(list((tmp_path / "there").rglob("*.png"))) == 3
+
+
+def test_a_parcel_is_named_by_all_that_it_holds(tmp_path: Path) -> None:
+    def key(**contents: bytes) -> str:
+        return Parcel("model", dict(contents)).key
+
+    assert key(a=b"1", b=b"2") == key(b=b"2", a=b"1")
+    assert len({key(a=b"1", b=b"2"), key(a=b"2", b=b"1"), key(a=b"12"), key(a=b"1")}) == 4
+
+
+def test_of_a_model_only_its_own_files_are_sent(tmp_path: Path) -> None:
+    artifact = tiny.make_null(tmp_path / "model").model_copy(update={"files": ("model.onnx",)})
+    for name in ("model.onnx", "model.engine", "README.md"):
+        (tmp_path / "model" / name).write_text(name)
+    parcel = of_model(Subject(tmp_path / "model", artifact))
+    assert set(parcel.contents) == {"model.onnx", "artifact.json"}
+    parcel = of_model(Subject(tmp_path / "model", artifact, made_by="another"))
+    assert set(parcel.contents) == {"model.onnx"}
