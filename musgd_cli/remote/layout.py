@@ -6,6 +6,7 @@ run's plan which set it was trained on: the copy of that set.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -65,8 +66,9 @@ class Layout:
         here = (subject.folder.parent if run is not None else subject.path).absolute()
         if here not in self._runs:
             name = stem = run.name if run is not None else subject.name
+            numbers = itertools.count(2)
             while name in self._runs.values():
-                name = f"{stem}-{len(self._runs) + 1}"
+                name = f"{stem}-{next(numbers)}"
             self._runs[here] = name
             if run is not None and run.plan_file.is_file():
                 self._plans[f"{RUNS}/{name}/{PLAN_FILE}"] = run.plan(), self._own_set(subject)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import secrets
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -32,25 +33,30 @@ CACHE = ".cache/musgd/remote"
 _SIDECAR = "metadata.yaml"
 """What Ultralytics notes beside a model in formats that keep no notes."""
 
+_WHOLE = ".whole"
+"""The last file of what is sent: tar takes a stream that was cut between two files for whole."""
+
 _MB = 2**20
 
 # What is kept is marked as used; leftovers of broken connections go with what nobody used.
-_LOOK = """
+_LOOK = f"""
 mkdir -p "$1/files" && cd "$1" || exit
 shift
 for key; do
-    [ -d "files/$key" ] && touch "files/$key" && echo "$key"
+    [ -e "files/$key/{_WHOLE}" ] && touch "files/$key" && echo "$key"
 done
-find files -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} + 2>/dev/null
-find . -maxdepth 1 -name 'session-*' -mtime +1 -exec rm -rf {} + 2>/dev/null
+find files -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} + 2>/dev/null
+find . -maxdepth 1 -name 'session-*' -mtime +1 -exec rm -rf {{}} + 2>/dev/null
 :
 """
 
-# Whole or not at all.
-_UNPACK = """
+# Whole or not at all. Another bench may have brought the same meanwhile.
+_UNPACK = f"""
 cd "$1" || exit
 part=$(mktemp -d ./part.XXXXXX) || exit
-if tar -xf - -C "$part" && { [ -d "$2" ] || mv "$part" "$2"; }; then
+if tar -xf - -C "$part" && [ -e "$part/{_WHOLE}" ] &&
+    {{ [ -e "$2/{_WHOLE}" ] || {{ rm -rf "$2" && mv "$part" "$2"; }}; }}
+then
     rm -rf "$part"
 else
     rm -rf "$part"
@@ -75,12 +81,11 @@ class Parcel:
         Raises:
             OSError: A file cannot be read.
         """
-        digest = hashlib.sha256(self.name.encode())
+        digest = hashlib.sha256(os.fsencode(self.name))
         for name, content in sorted(self.contents.items()):
             with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
-                digest.update(
-                    f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode()
-                )
+                contained = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(os.fsencode(f"\0{name}\0{contained}"))
         return digest.hexdigest()[:32]
 
     @cached_property
@@ -96,6 +101,7 @@ class Parcel:
         with tarfile.open(fileobj=stream, mode="w|") as tar:
             for name, content in self.contents.items():
                 _add(tar, f"{self.name}/{name}", content)
+            _add(tar, _WHOLE, b"")
 
 
 def of_model(subject: Subject) -> Parcel:
@@ -125,7 +131,7 @@ def of_split(data_set: DataSet) -> Parcel:
             contents[str(label_file(Path("/", name)).relative_to("/"))] = labels
     split = data_set.score_split
     listing = f"{split}.txt"
-    contents[listing] = "".join(f"./{name}\n" for name in names).encode()
+    contents[listing] = os.fsencode("".join(f"./{name}\n" for name in names))
     # A set has a train and a val split; nothing here is trained.
     description = dict.fromkeys(("train", "val", split), listing)
     contents[data_set.path.name] = yaml.safe_dump(
@@ -193,6 +199,7 @@ class Shelf:
                     tar.addfile(link)
                 for path, content in files.items():
                     _add(tar, path, content)
+                _add(tar, _WHOLE, b"")
 
         self.connection.send(_UNPACK, self.folder, name, write=write)
         return f"{self.folder}/{name}"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import pytest
@@ -13,7 +17,10 @@ import tiny_artifact as tiny
 from musgd_cli.bench.subject import Subject
 from musgd_cli.data import load
 from musgd_cli.data.dataset import DataSet
-from musgd_cli.remote.parcels import Parcel, of_model, of_split
+from musgd_cli.errors import MusgdError
+from musgd_cli.remote.layout import Layout
+from musgd_cli.remote.parcels import Parcel, Shelf, of_model, of_split
+from musgd_cli.remote.ssh import Connection, Finished
 
 
 def unpack(parcel: Parcel, folder: Path) -> Path:
@@ -92,3 +99,62 @@ def test_of_a_model_only_its_own_files_are_sent(tmp_path: Path) -> None:
     assert set(parcel.contents) == {"model.onnx", "artifact.json"}
     parcel = of_model(Subject(tmp_path / "model", artifact, made_by="another"))
     assert set(parcel.contents) == {"model.onnx"}
+
+
+def test_a_name_that_is_no_text_is_sent_too(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    parcel = Parcel(os.fsdecode(b"\xe9"), {name: b"1"})
+    assert parcel.key != Parcel("e", {name: b"1"}).key
+    assert (unpack(parcel, tmp_path) / name).read_bytes() == b"1"
+
+
+class Here:
+    """A connection to this machine, which may break in the middle of a transfer."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = str(home)
+        self.cut_after: int | None = None
+
+    def run(self, command: Sequence[str]) -> Finished:
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        return Finished(done.returncode, done.stdout)
+
+    def send(self, script: str, *arguments: str, write: Callable[[IO[bytes]], None]) -> None:
+        stream = io.BytesIO()
+        write(stream)
+        sent = stream.getvalue()[: self.cut_after]
+        done = subprocess.run(["sh", "-c", script, "musgd", *arguments], check=False, input=sent)
+        if done.returncode:
+            raise MusgdError("cannot write there", "")
+
+
+def test_a_transfer_that_was_cut_is_not_kept(tmp_path: Path) -> None:
+    parcel = Parcel("model", {"a": b"1" * 600, "b": b"2" * 600})
+    here = Here(tmp_path)
+    shelf = Shelf(cast(Connection, here))
+    assert shelf.lacking([parcel]) == [parcel]
+    here.cut_after = 3 * 512  # after a: its header and its two blocks
+    with pytest.raises(MusgdError):
+        shelf.send(parcel)
+    with pytest.raises(MusgdError):
+        shelf.lay_out({}, {"a": b"1" * 600, "b": b"2" * 600})
+    remote = tmp_path / ".cache/musgd/remote"
+    assert [place for place in remote.rglob("*") if place.name != "files"] == []
+    # One that an earlier musgd kept is brought anew.
+    half = Path(shelf.place(parcel))
+    half.mkdir(parents=True)
+    (half / "a").touch()
+    assert shelf.lacking([parcel]) == [parcel]
+    here.cut_after = None
+    shelf.send(parcel)
+    assert {file.name: file.read_bytes()[:1] for file in half.iterdir()} == {"a": b"1", "b": b"2"}
+    assert shelf.lacking([parcel]) == []
+
+
+def test_runs_of_one_name_get_folders_of_their_own(tmp_path: Path) -> None:
+    subjects = []
+    for run in ("1/r", "2/r-3", "3/r", "4/r"):
+        folder = tmp_path / run / "artifacts/x86-cpu-null-fp32-64"
+        subjects.append(Subject(folder, tiny.make_null(folder)))
+    layout = Layout(subjects, None, lambda _: True)
+    assert list(layout.subjects.values()) == subjects
