@@ -18,6 +18,7 @@ Where its forms come from:
 * ``latency_ms``: of an inference; every fiftieth takes half as long again;
 * ``build``: ``killed``, ``unreadable``, ``full``, ``memory``, or ``slow`` for ten seconds;
 * ``run``: ``fails``, or ``silent`` of when it began;
+* ``averages``: lines between, each of which stands for 100 inferences, however many there are;
 * ``hurry``: the times are made up at once, so that no sensor can be sampled meanwhile;
 * ``lacks``: an option that it does not know, and ``hides`` one that its help leaves out;
 * ``version``: the number in the banner;
@@ -182,6 +183,8 @@ def run(options: dict[str, str]) -> None:
     say("")
     say("=== Trace details ===")
     say("Trace averages of 100 runs:")
+    for _ in range(HOW.get("averages", len(timed) // 100)):
+        say(f"Average on 100 runs - GPU latency: {timed[0]['computeMs']:g} ms")
     say("")
     say("=== Performance summary ===")
     say(f"Throughput: {len(timed) / (last - first):.4f} qps")

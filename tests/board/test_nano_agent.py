@@ -24,8 +24,25 @@ from musgd_cli.bench.interval import prediction_interval
 from musgd_cli.board import NANO_AGENT, nano_agent
 from musgd_cli.hardware import boards, detect
 from musgd_cli.hardware.power import find_meters
-from musgd_cli.records import SCHEMA, BenchReport, BenchReports
+from musgd_cli.records import SCHEMA, BenchReport, BenchReports, Gate
 
+GATE = Gate(
+    verdict="passed",
+    max_drop=0.01,
+    **dict.fromkeys(
+        (
+            *("map50_95_drop", "interval", "map50_95", "map50", "recall_small"),
+            *("parent_map50_95", "parent_map50", "parent_recall_small"),
+            *("match_recall", "match_precision", "box_px", "score_difference"),
+            "confidence_shift",
+        )
+    ),
+    n_boxes=0,
+    n_images=72,
+    data="bccd.yaml",
+    split="test",
+    scored_by="onnxruntime 1.32.0",
+)
 BOARDS = Path(__file__).parents[1] / "boards"
 JETSONS = (
     "jetson-nano",
@@ -167,6 +184,7 @@ def test_the_report_is_one_that_musgd_reads(report, measured):
         == json.loads((nano.artifact / "artifact.json").read_text())["sha256"]
     )
     assert report.engine["built_with"] == "--fp16 --workspace=1024"
+    assert "not read back" in report.engine["fp16"]  # --fp16 allows it, and no more
     assert report.power_mode == "MAXN"
     assert report.cpu_mhz == report.cpu_mhz_highest == 1479
     assert report.temperature_c == 39.5  # the CPU's: the PMIC's constant 100 is none
@@ -197,6 +215,14 @@ def test_the_warm_up_is_judged_and_not_timed(report):
     assert [repeat.load_ms for repeat in report.repeats] == pytest.approx([74.2] * 3)
     assert report.first_inference_ms == 20
     assert all(1.0 <= repeat.seconds < 1.1 for repeat in report.repeats)
+
+
+def test_a_run_that_says_much_is_not_thrown_away(nano):
+    """An hour of a Nano is thousands of lines, and when the engine was loaded is the first."""
+    nano.how = {"averages": 5000}
+    done = nano.bench()
+    assert done.returncode == 0, done.stderr
+    assert nano.report()["load_ms"] == pytest.approx(74.2)
 
 
 def test_power_is_that_of_the_timed_window(report, measured):
@@ -379,6 +405,13 @@ def test_int8_that_is_asked_for_becomes_fp16_and_is_said(nano, by_flag):
     assert report.precision == "fp16"
     assert report.engine["precision_asked"].startswith("int8: ")
     assert "--int8" not in report.engine["built_with"]
+
+
+@pytest.mark.parametrize(("precision", "verdict"), [("fp16", "passed"), ("int8", None)])
+def test_a_gate_is_of_the_precision_that_it_judged(nano, precision, verdict):
+    nano.describe(precision=precision, precision_asked=precision, gate=GATE)
+    assert nano.bench().returncode == 0
+    assert BenchReport.parse(nano.report()).gate == verdict
 
 
 def test_a_quantized_onnx_that_does_not_build_names_the_one_that_does(nano):
