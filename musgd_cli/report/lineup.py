@@ -149,21 +149,24 @@ class Lineup:
         return dict(zip(_named_apart(list(found)), found.values(), strict=True))
 
     def said(self, say: Callable[[BenchReport], str]) -> list[str]:
-        """Say something of the reports: once where it is true of all, else with whose it is."""
+        """Say something of the reports: once where it is true of all, else with whose it is.
+
+        An empty text says nothing.
+        """
         found: dict[str, list[Entry]] = {}
         for entry in self.entries:
             if entry.has_model or len(self.entries) == 1:
                 found.setdefault(say(entry.report), []).append(entry)
         if len(found) == 1:
-            return list(found)
-        texts = []
-        for text, entries in found.items():
-            machines = list(dict.fromkeys(entry.machine for entry in entries))
-            models = [e for machine in machines for e in self.of_machine(machine) if e.has_model]
-            whole = len(models) == len(entries)
-            who = ", ".join(machines) if whole else "; ".join(entry.name for entry in entries)
-            texts.append(f"{text} ({who})")
-        return texts
+            return list(filter(None, found))
+        return [f"{text} ({self.who(entries)})" for text, entries in found.items() if text]
+
+    def who(self, entries: Sequence[Entry]) -> str:
+        """Name some entries: by their machines where those have no other model."""
+        machines = list(dict.fromkeys(entry.machine for entry in entries))
+        models = [e for machine in machines for e in self.of_machine(machine) if e.has_model]
+        whole = len(models) == sum(entry.has_model for entry in entries)
+        return ", ".join(machines) if whole else "; ".join(entry.name for entry in entries)
 
     def remarks(self) -> Iterator[tuple[list[Entry], str]]:
         """Yield what must be known of some reports, each said once with those it is true of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
@@ -82,7 +82,27 @@ def machine_in_words(host: Host) -> str:
     return ", ".join(str(fact) for fact in facts if fact)
 
 
+def pace(reports: Sequence[BenchReport]) -> str:
+    """Return what is counted of them each second."""
+    alone = [report.fps_end_to_end is None for report in reports]
+    if all(alone):
+        return "inferences a second"
+    return f"whole frames a second{', inferences where the model ran alone' if any(alone) else ''}"
+
+
 # ------------------------------------------------------------------------------ how it came about
+
+
+def about_fp16(report: BenchReport) -> str:
+    """Say of a model whose layers may compute in FP16, or not, what is known; else nothing."""
+    allowed = report.engine.get("fp16")
+    return f"FP16 {allowed}" if allowed else ""
+
+
+def timed_alone(report: BenchReport) -> str:
+    """Say how a model was timed alone, in the words of what timed it, and not in whole frames."""
+    by = report.engine.get("timed_by")
+    return f"the model alone{f' by {by}' if by else ''}"
 
 
 def about_accuracy(report: BenchReport) -> str:

@@ -44,13 +44,17 @@ def test_one_page_has_all_three(three, capsys):
         "measured by ina3221:POM_5V_IN, of the whole module",
         "not measured here: trtexec feeds random numbers",
         "letterbox and decode were not timed",
-        "of one image of noise, the model alone",
+        "s, the model alone by trtexec: random input, copies in and out counted",
+        "settled when its time was up",
+        "Whole frames a second, inferences where the model ran alone, of about a second",
+        "fp16 allowed beside FP32; which layers took it was not read back",
         "figures of different scopes (board, module) cannot be compared",
         "built_with --fp16 --workspace=1024",
         "MAXN",
     ):
         assert words in page, words
     assert "None" not in page
+    assert "one image of noise" not in page
 
 
 def test_the_table_has_them_too(three, capsys):
@@ -60,6 +64,27 @@ def test_the_table_has_them_too(three, capsys):
     (row,) = [line for line in out.splitlines() if line.startswith("   TensorRT fp16")]
     assert "20.1" in row
     assert " - " in row  # whole frames, which were not timed
+
+
+def test_what_was_done_is_said_of_those_it_was_done_to(three, capsys):
+    assert main(["report", *three]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    frames = out[out.index("latency ") : out.index(" latency ", out.index("inferences of batch"))]
+    assert "each within a whole frame (letterbox, inference, decode) of 16 images" in frames
+    assert "after up to 5.2 s of warm-up (until three medians" in frames
+    assert frames.endswith("(x86-cpu, pi4b)")
+    ours = out.removeprefix(out[: out.index(frames)] + frames)
+    told = "3 fresh processes, the model alone by trtexec: random input, copies in and out counted,"
+    assert f"{told} one inference at a time, after 1.8 s of warm-up; memory is" in ours
+    assert "process's (jetson-nano)" in ours
+    assert "FP16 allowed beside FP32; which layers took it was not read back (jetson-nano)" in ours
+
+    assert main(["report", "nano.json"]) == 0
+    alone = " ".join(capsys.readouterr().out.split())
+    assert "the model alone by trtexec" in alone
+    assert "whole frame (letterbox" not in alone
+    assert "until three medians" not in alone
+    assert "one image of noise" not in alone
 
 
 @pytest.mark.parametrize("command", [("bench",), ("fit", "--fps", "10")])

@@ -17,6 +17,7 @@ from musgd_cli.report.wording import (
     count,
     runtime_name,
     three_digits,
+    timed_alone,
 )
 
 if TYPE_CHECKING:
@@ -160,13 +161,19 @@ def _timing(report: BenchReport) -> str:
     images = count(report.n_frames, "image") if report.n_frames else "one image of noise"
     seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
     alone = report.fps_end_to_end is None
-    how = f"of {images}, the model alone" if alone else f"each within a whole frame of {images}"
+    how = timed_alone(report) if alone else f"each within a whole frame of {images}"
     return f"{count(report.n, 'inference')}{seconds}, {how}"
 
 
 def _warmup(report: BenchReport) -> str:
     seconds = "" if report.warmup_s is None else f" in {report.warmup_s:.1f} s"
-    decided = "until latency had settled" if report.steady else "not settled when its time was up"
+    # What times a model alone warms up for as long as it was told to.
+    settled = (
+        "settled when its time was up"
+        if report.fps_end_to_end is None
+        else "until latency had settled"
+    )
+    decided = settled if report.steady else "not settled when its time was up"
     return f"{count(report.warmup, 'inference')}{seconds}, {decided}"
 
 
@@ -201,14 +208,18 @@ def _told(value: object, unit: str = "") -> str:
 
 _METHOD = {
     "latency": (
-        "Wall time of one inference of batch 1, the engine alone, timed within a whole frame. p50, "
-        "p90 and p99 are the times that 50, 90 and 99 % of the inferences stay within."
+        "Wall time of one inference of batch 1, the engine alone, timed within a whole frame, or "
+        "one after another where the model ran alone. p50, p90 and p99 are the times that 50, 90 "
+        "and 99 % of the inferences stay within."
     ),
     "95 % interval": (
         "Where the p50 of another such run is expected 19 times of 20, by the spread of repeats in "
         "fresh processes. If it is wider than 10 %, the report is called unstable."
     ),
-    "warm-up": f"Frames until {SETTLED}, or until its longest time is up.",
+    "warm-up": (
+        f"Frames until {SETTLED}, or until its longest time is up; for a fixed time where the "
+        "model ran alone."
+    ),
     "FPS": (
         "Model: 1000 / mean inference in ms. Frame: 1000 / mean of letterbox, inference, decode "
         "and rescale, images already in memory; no camera, no display."

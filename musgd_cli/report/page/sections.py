@@ -24,6 +24,7 @@ from musgd_cli.report.wording import (
     about_accuracy,
     about_power,
     count,
+    pace,
     runtime_name,
     share,
     three_digits,
@@ -144,7 +145,8 @@ def courses(lineup: Lineup) -> Element | None:
     short = sorted((entry for entry in shown if not entry.report.sustained), key=_steadiness)
     first, rest = short[:_MOST_COURSES], short[_MOST_COURSES:]
     moments = [moment for entry in shown for moment in entry.report.moments]
-    said = ["Whole frames a second, of about a second of frames each."]
+    counted = _sentence(pace([entry.report for entry in shown]))
+    said = [f"{counted}, of about a second of frames each."]
     if any(len(entry.report.repeats) > 1 for entry in short):
         said.append("Where there are gaps, other processes had their turn.")
     if any(moment.throttled for moment in moments):

@@ -28,10 +28,12 @@ from musgd_cli.report.wording import (
     NOT_MEASURED,
     SETTLED,
     about_accuracy,
+    about_fp16,
     about_power,
     count,
     runtime_name,
     three_digits,
+    timed_alone,
 )
 
 if TYPE_CHECKING:
@@ -272,7 +274,8 @@ def _notes(lineup: Lineup) -> Iterator[RenderableType]:
 
 def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
     reports = [entry.report for entry in lineup.entries]
-    yield "latency", _about_latency(reports)
+    for text in _about_latency(lineup):
+        yield "latency", text
     if any(report.p50_interval_ms for report in reports):
         yield (
             "±",
@@ -283,6 +286,8 @@ def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
         )
     for text in _best_threads(lineup):
         yield "threads", text
+    for text in lineup.said(about_fp16):
+        yield "precision", text
     for text in lineup.said(about_accuracy):
         yield "accuracy", text
     if any(report.n_images for report in reports):
@@ -317,19 +322,41 @@ def _facts(lineup: Lineup) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join([*sorted(engines), *others])
 
 
-def _about_latency(reports: Sequence[BenchReport]) -> str:
-    first = reports[0]
-    repeats = _range([len(report.repeats) or 1 for report in reports])
-    processes = "a fresh process" if repeats == "1" else f"{repeats} fresh processes in turns"
-    images = count(first.n_frames, "image") if first.n_frames else "one image of noise"
-    warmup = max(report.warmup_s or 0 for report in reports)
-    harness = [report.harness_ms for report in reports if report.harness_ms is not None]
-    loop = f"the loop itself adds {max(harness):.3f} ms a frame; " if harness else ""
-    return (
-        f"{_range([report.n for report in reports])} inferences of batch 1 in {processes}, each "
-        f"within a whole frame (letterbox, inference, decode) of {images}, after up to "
-        f"{warmup:.1f} s of warm-up (until {SETTLED}); {loop}memory is the whole process's"
-    )
+def _about_latency(lineup: Lineup) -> Iterator[str]:
+    """Say how times came about, of each way once: on another board another program may time."""
+    ways: dict[str, list[Entry]] = {}
+    for entry in lineup.entries:
+        ways.setdefault(_way_of_timing(entry.report), []).append(entry)
+    for way, entries in ways.items():
+        reports = [entry.report for entry in entries]
+        repeats = _range([len(report.repeats) or 1 for report in reports])
+        alone = reports[0].fps_end_to_end is None
+        many = f"{repeats} fresh processes{'' if alone else ' in turns'}"
+        processes = "a fresh process" if repeats == "1" else many
+        harness = [report.harness_ms for report in reports if report.harness_ms is not None]
+        loop = f"the loop itself adds {max(harness):.3f} ms a frame; " if harness else ""
+        who = f" ({lineup.who(entries)})" if len(ways) > 1 else ""
+        yield (
+            f"{_range([report.n for report in reports])} inferences of batch 1 in {processes}, "
+            f"{way}{_warmup(reports)}; {loop}memory is the whole process's{who}"
+        )
+
+
+def _way_of_timing(report: BenchReport) -> str:
+    if report.fps_end_to_end is None:
+        return timed_alone(report)
+    images = count(report.n_frames, "image") if report.n_frames else "one image of noise"
+    return f"each within a whole frame (letterbox, inference, decode) of {images}"
+
+
+def _warmup(reports: Sequence[BenchReport]) -> str:
+    seconds = [report.warmup_s or 0 for report in reports]
+    shortest, longest = f"{min(seconds):.1f}", f"{max(seconds):.1f}"
+    if reports[0].fps_end_to_end is not None:
+        return f", after up to {longest} s of warm-up (until {SETTLED})"
+    # What times a model alone warms up for as long as it was told to.
+    told = longest if shortest == longest else f"{shortest} to {longest}"
+    return f", after {told} s of warm-up"
 
 
 def _about_recall(reports: Sequence[BenchReport]) -> str:

@@ -214,6 +214,28 @@ def test_twins_are_told_apart_by_their_folders() -> None:
     assert row(text, "ONNX Runtime fp32 (b)")
 
 
+def test_what_was_timed_is_said_of_those_it_was_timed_on() -> None:
+    """Not of all what the first one's was: noise, images and the model alone lie in one table."""
+    alone = {"fps_end_to_end": None, "pre_ms": None, "post_ms": None, "n_frames": 0}
+    boards = [Host(board=name, cores=4) for name in ("pi5", "jetson-nano", "jetson-nano-2gb")]
+    text = printed(
+        report(),
+        report(host=boards[0], n_frames=0),
+        *(
+            report(host=host, warmup_s=seconds, harness_ms=None, **alone)
+            for host, seconds in zip(boards[1:], (5.0, 20.0), strict=True)
+        ),
+        width=400,
+    )
+    images, noise, model = [line for line in text.splitlines() if "inferences of batch 1" in line]
+    assert "whole frame (letterbox, inference, decode) of 16 images, after up to 5.2 s" in images
+    assert images.rstrip().endswith("(pi4b)")
+    assert "decode) of one image of noise" in noise
+    assert noise.rstrip().endswith("(pi5)")
+    assert "in a fresh process, the model alone, after 5.0 to 20.0 s of warm-up; memory" in model
+    assert model.rstrip().endswith("(jetson-nano, jetson-nano-2gb)")
+
+
 def test_no_speed_ratio_without_the_float_parent() -> None:
     assert "of float" not in printed(report(**INT8))
     assert "of float" not in printed(report(), report(**{**INT8, "threads": 1}))
