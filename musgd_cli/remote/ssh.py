@@ -52,11 +52,21 @@ _LOST = frozenset({255, -signal.SIGTERM, -signal.SIGKILL})
 GRACE_S = 10.0
 """What a board has to end its work in before the line is cut."""
 
+GREETING_S = 60.0
+"""What a board has to let us in and start a shell in; one that computes on every core is slow."""
+
+MOST_BYTES = 2**29
+"""Of what a command prints; reports of hours are smaller."""
+
+_LINE = 2**16
+"""Bytes of one line; what is longer is taken as several."""
+
 _HOLD = f"echo '{_BEGIN}'; echo \"$HOME\"; exec cat >/dev/null"
 """Keeps the connection open for as long as our end of its stdin."""
 
 # The work ends with the line: stdin ends when this end closes it, dies, or is cut off. Background
-# jobs of sh ignore SIGINT, so it is SIGTERM that asks musgd to end.
+# jobs of sh ignore SIGINT, so it is SIGTERM that asks musgd to end. Only one that was told to end
+# clears the folder: a lost line must not take along what was measured.
 _WORK = f"""
 exec 3<&0 </dev/null
 echo '{_BEGIN}'
@@ -66,7 +76,9 @@ shift 2
 "$@" 3<&- &
 work=$!
 {{
-    while read -r _; do :; done
+    while read -r word; do
+        [ "$word" != end ] || [ -z "$clear" ] || : >"$clear/.end"
+    done
     kill -TERM "$work"
     sleep 20
     kill -KILL "$work"
@@ -77,7 +89,7 @@ wait "$work"
 code=$?
 exec 2>/dev/null
 kill "$watch"
-[ -z "$clear" ] || rm -rf "$clear"
+[ ! -e "$clear/.end" ] || rm -rf "$clear"
 exit "$code"
 """
 
@@ -149,13 +161,7 @@ class Connection:
                     errors=self._errors,
                     options=("-o", "ControlMaster=yes", "-o", "ControlPersist=no"),
                 )
-            assert self._master.stdout is not None
-            lines = iter(self._master.stdout.readline, b"")
-            if any(line.strip().decode("utf-8", "replace") == _BEGIN for line in lines):
-                self.home = os.fsdecode(next(lines, b"").rstrip(b"\n"))
-            if not self.home:
-                self._master.wait()
-                raise self._refused(self._said())
+            self.home = self._greeting(self._master)
         except BaseException:
             self._close()
             raise
@@ -178,10 +184,11 @@ class Connection:
             command: Words, none of them read by a shell.
             folder: Where; relative to the home folder.
             clear: A folder to remove when the command has ended, an absolute path; ``""``: none.
+                It stays for a day where the connection breaks: it holds what was measured.
             on_line: Called with each line of its stderr as it comes.
 
         Raises:
-            MusgdError: The connection broke.
+            MusgdError: The connection broke, or the command prints without end.
         """
         out: list[bytes] = []
         last = ""
@@ -189,15 +196,31 @@ class Connection:
             stdout, stderr = worker.stdout, worker.stderr
             assert stdout is not None
             assert stderr is not None
-            reader = threading.Thread(target=lambda: out.append(stdout.read()), daemon=True)
+
+            def read() -> None:
+                for chunk in iter(lambda: stdout.read(_LINE), b""):
+                    out.append(chunk)
+                    if len(out) * _LINE > MOST_BYTES:
+                        worker.terminate()
+                        return
+
+            reader = threading.Thread(target=read, daemon=True)
             reader.start()
-            for line in stderr:
-                last = line.decode("utf-8", "replace").rstrip()
+            for line in iter(lambda: stderr.readline(_LINE), b""):
+                last = _printable(line).rstrip()
                 on_line(last)
             reader.join()
             code = worker.wait()
+        if len(out) * _LINE > MOST_BYTES:
+            raise MusgdError(
+                f"{self.destination}: {command[0]} there printed more than {MOST_BYTES >> 20} MB",
+                f"see what it prints: {self._typed()}",
+            )
         if code in _LOST:
-            raise self._broke(last)
+            raise self._broke(last, clear)
+        if clear:
+            with contextlib.suppress(MusgdError):  # what it printed is here, and counts
+                self.run(["rm", "-rf", clear])
         _, _, text = b"".join(out).decode("utf-8", "replace").partition(f"{_BEGIN}\n")
         return Finished(code, text)
 
@@ -221,14 +244,14 @@ class Connection:
                     sender.stdin.close()
                 code = sender.wait()
             errors.seek(0)
-            said = errors.read().decode("utf-8", "replace").strip().splitlines() or [""]
+            said = _printable(errors.read()).strip().splitlines() or [""]
         if code in _LOST:
             raise self._broke(said[-1])
         if code:
             # Of several lines the first names the cause: tar goes on to complain of the rest.
             raise MusgdError(
                 f"{self.destination}: cannot write there: {said[0] or f'exit code {code}'}",
-                f"look for room and permissions: ssh {shlex.quote(self.destination)} df -h .cache",
+                f"look for room and permissions: {self._typed()} df -h .cache",
             )
 
     def abandon(self) -> None:
@@ -259,7 +282,7 @@ class Connection:
         options: Sequence[str] = ("-o", "ControlMaster=no"),
     ) -> subprocess.Popen[bytes]:
         assert self._folder is not None
-        program = shlex.split(os.environ.get(PROGRAM) or "ssh")
+        program = _program()
         # ssh hands one line to the login shell there, whichever that is: what stands in single
         # quotes is left alone by all of them, and sh reads the rest.
         line = " ".join(map(shlex.quote, command))
@@ -280,9 +303,49 @@ class Connection:
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
         except OSError as error:
-            raise UnsupportedError(
-                f"cannot call {program[0]}: {error.strerror}", "apt install openssh-client"
-            ) from error
+            mend = f"check {program[0]} and its permissions"
+            if os.environ.get(PROGRAM):
+                mend = f"check the variable {PROGRAM}"
+            elif isinstance(error, FileNotFoundError):
+                mend = "apt install openssh-client"
+            raise UnsupportedError(f"cannot call {program[0]}: {error.strerror}", mend) from error
+
+    def _greeting(self, master: subprocess.Popen[bytes]) -> str:
+        """Wait until the board's shell has begun, and return the home folder there."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            master.terminate()
+
+        timer = threading.Timer(GREETING_S, give_up)
+        timer.daemon = True
+        timer.start()
+        begun, home = False, ""
+        try:
+            assert master.stdout is not None
+            lines = iter(master.stdout.readline, b"")
+            # What a shell prints of itself, as a title, may lack the end of its line.
+            begun = any(line.rstrip().endswith(_BEGIN.encode()) for line in lines)
+            if begun:
+                home = os.fsdecode(next(lines, b"").rstrip(b"\n"))
+            if home:
+                return home
+            _hang_up(master)
+            master.wait()
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise MusgdError(
+                f"{self.destination}: its shell has not begun within {GREETING_S:g} s",
+                f"see what it waits for, perhaps in its .bashrc: {self._typed()} true",
+            )
+        if begun:
+            raise MusgdError(
+                f"{self.destination}: its HOME is empty",
+                f"give the user there a home folder: {self._typed()} getent passwd",
+            )
+        raise self._refused(self._said())
 
     @contextlib.contextmanager
     def _at_work(
@@ -316,17 +379,22 @@ class Connection:
         """Return what the connection's own ssh said."""
         assert self._errors is not None
         self._errors.seek(0)
-        return self._errors.read().decode("utf-8", "replace").strip()
+        return _printable(self._errors.read()).strip()
 
-    def _broke(self, last: str) -> MusgdError:
+    def _typed(self) -> str:
+        """Return how a person connects, for a mend."""
+        return shlex.join([*_program(), self.destination])
+
+    def _broke(self, last: str, left: str = "") -> MusgdError:
         said = (self._said() or last).splitlines()
+        mend = "see that the board has power and network, then run the command again"
         return MusgdError(
             f"{self.destination}: the connection broke{f': {said[-1].strip()}' if said else ''}",
-            "see that the board has power and network, then run the command again",
+            f"{mend}; what it had measured stays there for a day, in {left}" if left else mend,
         )
 
     def _refused(self, said: str) -> MusgdError:
-        typed = f"ssh {shlex.quote(self.destination)}"
+        typed = self._typed()
         for pattern, what, mend in _REFUSALS:
             if re.search(pattern, said):
                 return MusgdError(f"{self.destination}: {what}", mend(typed, said))
@@ -335,6 +403,42 @@ class Connection:
             f"{self.destination}: {lines[-1].removeprefix('ssh: ').strip()}",
             f"see that it is on and in this network: {typed}",
         )
+
+
+def _program() -> list[str]:
+    """Return the ssh to call.
+
+    Raises:
+        UsageError: The variable cannot be read.
+    """
+    try:
+        return shlex.split(os.environ.get(PROGRAM) or "") or ["ssh"]
+    except ValueError as error:
+        raise UsageError(
+            f"{PROGRAM} cannot be read: {error}", "write it as for a shell: ssh -F file"
+        ) from error
+
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)")
+"""What a terminal takes for colours, titles and the like."""
+
+
+def _printable(said: bytes) -> str:
+    """Return what a board says, without what would act on the terminal here."""
+    text = _ESCAPES.sub("", said.decode("utf-8", "replace")).replace("\t", " ")
+    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+
+
+def _let_in(typed: str, _: str) -> str:
+    """Return how a key of ours comes to the board, or to our ssh."""
+    *program, destination = shlex.split(typed)
+    copies = ["ssh-copy-id"]
+    if Path(program[0]).name == "ssh":
+        copies = [f"{program[0]}-copy-id", *program[1:]]
+    if url := re.fullmatch(r"ssh://(.+?)(?::(\d+))?/?", destination):  # which it does not read
+        copies += ["-p", url[2]] if url[2] else []
+        destination = url[1]
+    return f"{shlex.join([*copies, destination])}, once; or ssh-add, if your key has a passphrase"
 
 
 def _forget(typed: str, said: str) -> str:
@@ -357,7 +461,7 @@ _REFUSALS: tuple[tuple[str, str, Callable[[str, str], str]], ...] = (
     (
         "Permission denied|Too many authentication failures",
         "it does not let us in by key, and nobody is asked for a password",
-        lambda typed, _: f"{typed.replace('ssh ', 'ssh-copy-id ', 1)}, once",
+        _let_in,
     ),
     (
         "Could not resolve hostname",
@@ -373,6 +477,9 @@ def _hang_up(process: subprocess.Popen[bytes], *, writes: bool = False) -> None:
     if writes:  # its stdin is in use by the thread that writes
         process.terminate()
     elif process.stdin is not None:
+        # It may have ended, or another thread of ours have hung up.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            process.stdin.write(b"end\n")
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
 

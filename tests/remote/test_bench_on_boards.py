@@ -21,6 +21,7 @@ from made_reports import HOST, report
 
 from musgd_cli.__main__ import main
 from musgd_cli.data import load
+from musgd_cli.remote import ssh
 
 QUICK = ("--threads", "1", "--repeats", "1", "--duration", "0.2", "--set", "bench.warmup_s=0")
 REPORT = report(artifact=MODEL, runtime="null", threads=1, data=None, samples_ms=(20.0, 21.0))
@@ -173,11 +174,12 @@ def test_boards_that_fail_leave_the_others(
             assert board not in told
             told[board] = what, mend.removeprefix("mend: ")
     assert tuple(told) == fails
+    typed = f"ssh -F {network.config}"
     words = {
-        "down": ("refused", "ssh down"),
+        "down": ("refused", f"{typed} down"),
         "changed": ("its host key is another", "ssh-keygen -f"),
-        "unknown": ("its host key is not known", "ssh unknown"),
-        "closed": ("does not let us in by key", "ssh-copy-id closed"),
+        "unknown": ("its host key is not known", f"{typed} unknown"),
+        "closed": ("in by key", f"ssh-copy-id -F {network.config} closed, once; or ssh-add, if"),
         "bare": ("there is no musgd", "install.sh"),
         "newer": ("schema 2.0, this one reads 1.0", "one version of musgd"),
         "cut": ("the connection broke", "run the command again"),
@@ -212,6 +214,65 @@ def test_what_a_board_says_is_told_as_its_own(
     pretend(network.folder / "speaks/home", "echo Killed >&2; exit 137")
     assert main(["bench", "r", "--host", "speaks"]) == 1
     assert "error: speaks: it ended with exit code 137: Killed" in capsys.readouterr().err
+
+
+def test_what_was_measured_stays_there_when_the_line_is_lost(
+    network: Network, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = network.board("lost")
+    ppid = r"ppid() { sed -n 's/^PPid:\s*//p' /proc/$1/status; }"
+    trap = f"trap 'kill $!; echo kept > measured; echo $PPID > {home}/ended; exit 130' TERM"
+    pretend(home, f"{ppid}; {trap}; sleep 60 & kill -9 $(ppid $PPID); wait")
+    assert main(["bench", "r", "--host", "lost"]) == 1
+    found = re.search(r"stays there for a day, in (\S+)$", capsys.readouterr().err, re.MULTILINE)
+    assert found is not None
+    until = time.monotonic() + 30
+    ended = home / "ended"
+    while not (ended.exists() and ended.read_text()) and time.monotonic() < until:
+        time.sleep(0.02)
+    while Path("/proc", ended.read_text().strip()).exists() and time.monotonic() < until:
+        time.sleep(0.02)  # the shell that clears what was told to end
+    assert Path(found[1], "measured").read_text() == "kept\n"
+
+
+def test_a_shell_may_say_anything_before_it_begins(
+    network: Network, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = network.board("titled")
+    pretend(home, prints(REPORT))
+    (home / ".bashrc").write_text(r"printf '\033]0;a title\007'")
+    assert main(["bench", "r", "--host", "titled"]) == 0
+    (home / ".bashrc").write_text("HOME=\n")
+    assert main(["bench", "r", "--host", "titled"]) == 1
+    assert "error: titled: its HOME is empty" in capsys.readouterr().err
+
+
+def test_a_shell_that_waits_is_not_waited_for_for_ever(
+    network: Network,
+    workshop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (network.board("waits") / ".bashrc").write_text("read -r answer\n")
+    monkeypatch.setattr(ssh, "GREETING_S", 0.7)
+    assert main(["bench", "r", "--host", "waits"]) == 1
+    assert "error: waits: its shell has not begun within 0.7 s" in capsys.readouterr().err
+
+
+def test_what_a_board_prints_does_nothing_to_this_terminal(
+    network: Network,
+    workshop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = network.board("rings")
+    pretend(home, r"printf '\033[2J\033]52;c;aGk=\007error: a\tb\033[1m\302\233\a\r\n' >&2; exit 1")
+    assert main(["bench", "r", "--host", "rings"]) == 1
+    assert "error: rings: a b\n" in capsys.readouterr().err
+    monkeypatch.setattr(ssh, "MOST_BYTES", 2**18)
+    pretend(home, "yes")
+    assert main(["bench", "r", "--host", "rings"]) == 1
+    assert "printed more than 0 MB" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_work_there_and_keeps_what_is_whole(
@@ -306,6 +367,20 @@ def test_what_cannot_be_asked_for_is_refused_at_once(
 def test_without_ssh_it_says_so(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def told() -> list[str]:
+        assert main(["bench", "r", "--host", "pi"]) == 3
+        return capsys.readouterr().err.splitlines()[-2:]
+
     monkeypatch.setenv("MUSGD_SSH", "no-such-program")
-    assert main(["bench", "r", "--host", "pi"]) == 3
-    assert "cannot call no-such-program" in capsys.readouterr().err
+    missing = "cannot call no-such-program: No such file or directory"
+    assert told() == [f"error: {missing}", "mend: check the variable MUSGD_SSH"]
+    monkeypatch.delenv("MUSGD_SSH")
+    Path("ssh").mkdir()
+    monkeypatch.setenv("PATH", str(workshop))
+    denied = "cannot call ssh: Permission denied"
+    assert told() == [f"error: {denied}", "mend: check ssh and its permissions"]
+    Path("ssh").rmdir()
+    assert told()[1] == "mend: apt install openssh-client"
+    monkeypatch.setenv("MUSGD_SSH", "ssh 'pi")
+    assert main(["bench", "r", "--host", "pi"]) == 2
+    assert "MUSGD_SSH cannot be read: No closing quotation" in capsys.readouterr().err

@@ -131,7 +131,7 @@ class Here:
 def test_a_transfer_that_was_cut_is_not_kept(tmp_path: Path) -> None:
     parcel = Parcel("model", {"a": b"1" * 600, "b": b"2" * 600})
     here = Here(tmp_path)
-    shelf = Shelf(cast(Connection, here))
+    shelf = Shelf(cast("Connection", here))
     assert shelf.lacking([parcel]) == [parcel]
     here.cut_after = 3 * 512  # after a: its header and its two blocks
     with pytest.raises(MusgdError):
