@@ -497,8 +497,10 @@ class EpochLog(Frozen):
     seconds: float
     eta_s: float
     losses: Mapping[str, float]
-    """Mean training losses by name, e.g. ``box_loss``."""
+    """Mean training losses by name, e.g. ``box_loss``; those that were not finite are left out."""
     val_losses: Mapping[str, float]
+    not_finite: tuple[str, ...] = ()
+    """What was left out: ``box_loss`` of training, ``val/box_loss`` of validation."""
     map50_95: float | None
     map50: float | None
     grad_norm: float | None
@@ -512,9 +514,15 @@ class EpochLog(Frozen):
     temperature_c: float | None
 
     @property
+    def train_loss(self) -> float | None:
+        """Sum of the mean training losses; ``None`` where one was not finite."""
+        whole = self.losses and all(name.startswith("val/") for name in self.not_finite)
+        return sum(self.losses.values()) if whole else None
+
+    @property
     def val_loss(self) -> float | None:
-        """Sum of the validation losses; ``None`` where one is missing, for it was not finite."""
-        whole = self.val_losses and self.val_losses.keys() >= self.losses.keys()
+        """Sum of the validation losses; ``None`` where one was not finite."""
+        whole = self.val_losses and not any(name.startswith("val/") for name in self.not_finite)
         return sum(self.val_losses.values()) if whole else None
 
 

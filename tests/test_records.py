@@ -17,6 +17,7 @@ from musgd_cli.records import (
     Beaten,
     Check,
     DoctorReport,
+    EpochLog,
     Frozen,
     Host,
     OptimSettings,
@@ -246,3 +247,38 @@ def test_an_adapt_factor_is_a_number_from_zero_or_auto(value: Any) -> None:
 
 def test_a_check_says_what_to_type() -> None:
     assert Check(name="ram", ok=True, found="4 GB", needed="1 GB").mend is None
+
+
+@pytest.mark.parametrize(
+    ("not_finite", "train_loss", "val_loss"),
+    [
+        ((), 1.75, 2.25),
+        (("cls_loss",), None, 2.25),
+        (("val/cls_loss",), 1.75, None),
+        (("cls_loss", "val/cls_loss"), None, None),
+    ],
+)
+def test_an_epoch_that_lost_a_loss_has_no_sum(
+    not_finite: tuple[str, ...], train_loss: float | None, val_loss: float | None
+) -> None:
+    losses, val_losses = {"box_loss": 1.25, "cls_loss": 0.5}, {"box_loss": 1.5, "cls_loss": 0.75}
+    for name in not_finite:
+        of = val_losses if name.startswith("val/") else losses
+        del of[name.removeprefix("val/")]
+    rest = dict.fromkeys(EpochLog.model_fields, None) | {
+        "epoch": 1,
+        "epochs": 1,
+        "seconds": 1.0,
+        "eta_s": 0.0,
+        "skipped_steps": 0,
+        "lr": 0.01,
+    }
+    log = EpochLog.model_validate(
+        rest | {"losses": losses, "val_losses": val_losses, "not_finite": not_finite}
+    )
+    assert (log.train_loss, log.val_loss) == (train_loss, val_loss)
+
+
+def test_an_epoch_without_losses_has_no_sum() -> None:
+    empty = EpochLog.model_construct(losses={}, val_losses={}, not_finite=())
+    assert (empty.train_loss, empty.val_loss) == (None, None)

@@ -61,7 +61,6 @@ def read_curve(run: RunFolder) -> tuple[CurvePoint, ...]:
     for step in run.steps():
         ends[step.epoch] = step.step
     epochs = run.epochs()
-    names = {name for epoch in epochs for name in epoch.losses}
     points, seconds = [], 0.0
     for epoch in epochs:
         if epoch.epoch not in ends:
@@ -71,18 +70,13 @@ def read_curve(run: RunFolder) -> tuple[CurvePoint, ...]:
             CurvePoint(
                 step=ends[epoch.epoch],
                 seconds=seconds,
-                train_loss=_whole_sum(epoch.losses, names),
+                train_loss=epoch.train_loss,
                 val_loss=epoch.val_loss,
                 map50=epoch.map50,
                 map50_95=epoch.map50_95,
             )
         )
     return tuple(points)
-
-
-def _whole_sum(losses: Mapping[str, float], names: set[str]) -> float | None:
-    """Add up losses; one that was not finite has been left out of the log."""
-    return sum(losses.values()) if names and losses.keys() == names else None
 
 
 def crossing(curve: Sequence[CurvePoint], target: ComparisonTarget) -> Crossing | None:

@@ -29,6 +29,7 @@ from musgd_cli.optim.rowcol import (
     multi_tensor_rowcol,
     parts_of,
     single_tensor_rowcol,
+    storage_of,
 )
 
 __all__ = ["MuSGD", "musgd"]
@@ -47,6 +48,9 @@ _INTEGERS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int6
 _EXACT_STATE: Final = ("exp_avg_sq", "square_avg", "step", "skipped_steps")
 """State that keeps its own dtype: n² overflows half precision at a norm of 256. Ultralytics' half-
 precision checkpoints leave the first three of these names as they are."""
+
+_JOINED_STATE: Final = ("momentum_buffer", "exp_avg_sq", "square_avg", "step")
+"""State that may be a part of a block; see :meth:`MuSGD._joined`."""
 
 
 class MuSGD(Optimizer):
@@ -110,6 +114,8 @@ class MuSGD(Optimizer):
     # Not state: a copy starts without them.
     _last: _Decision | None
     _blocks: dict[tuple[str, int], Block]
+    _used: set[tuple[str, int]]
+    _joins: bool
     _layouts: dict[int, _Layout]
 
     def __init__(
@@ -147,7 +153,11 @@ class MuSGD(Optimizer):
         }
         _check_options(defaults)
         super().__init__(params, defaults)
+        self._forget()
+
+    def _forget(self) -> None:
         self._last, self._blocks, self._layouts = None, {}, {}
+        self._used, self._joins = set(), False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; what it leaves out it takes from the constructor's options.
@@ -166,7 +176,7 @@ class MuSGD(Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        self._last, self._blocks, self._layouts = None, {}, {}
+        self._forget()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned, or what a ``torch.optim.SGD``'s did.
@@ -266,6 +276,7 @@ class MuSGD(Optimizer):
             if starts:  # of a skipped step they are zeros, as good as none unless dampened
                 for state, buffer in zip(bucket.states, bucket.buffers, strict=True):
                     state["momentum_buffer"] = buffer
+        self._settle()
         return loss
 
     def _rowcol(self, bucket: _Bucket, beta: float | Tensor, keep: Tensor | None) -> None:
@@ -356,8 +367,9 @@ class MuSGD(Optimizer):
         asked for, as the parameters were cast.
         """
         held = [state.get(name) for state in states]
-        block = self._blocks.get((name, id(states[0])))
-        if block is None or block.whole.dtype is not dtype or not _are(held, block.parts):
+        key = name, id(states[0])
+        block = self._blocks.get(key)
+        if block is None or not block.is_held(held, dtype, device):
             size = (len(held), *shape) if lengths is None else (sum(lengths),)
             whole = torch.zeros(size, dtype=dtype, device=device)
             block = Block(whole, parts_of(whole, lengths))
@@ -365,8 +377,31 @@ class MuSGD(Optimizer):
                 if value is not None:
                     part.copy_(value)
                 state[name] = part
-            self._blocks[name, id(states[0])] = block
+            self._blocks[key] = block
+            self._joins = True
+        self._used.add(key)
         return block
+
+    def _settle(self) -> None:
+        """Let go of the blocks that were joined anew, and of groups that are gone.
+
+        A state that dropped out of a block gets a copy of its part, or it would hold all of it.
+        """
+        groups = {id(group) for group in self.param_groups}
+        if not self._layouts.keys() <= groups:
+            self._layouts = {key: self._layouts[key] for key in self._layouts.keys() & groups}
+        if self._joins:
+            self._blocks = {key: self._blocks[key] for key in self._used}
+            wholes = {storage_of(block.whole) for block in self._blocks.values()}
+            for state in self.state.values():
+                for name, value in state.items():
+                    if name in _JOINED_STATE and type(value) is Tensor:
+                        of_all = value.untyped_storage().nbytes()
+                        is_part = of_all > value.numel() * value.element_size()
+                        if is_part and storage_of(value) not in wholes:
+                            state[name] = value.clone()
+        self._joins = False
+        self._used.clear()
 
     def _parameters(self) -> Iterator[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
@@ -387,7 +422,7 @@ class MuSGD(Optimizer):
     def _lay_out(self, group: dict[str, Any]) -> _Layout:
         sorts: dict[tuple[torch.device, torch.dtype, bool], _Sort] = {}
         without: list[Tensor] = []
-        has_momentum = group["momentum"] != 0
+        has_momentum = bool(group["momentum"] != 0)
         scaled = group["second_moment"] == "rowcol"
         for param in _by_shape(group["params"]) if scaled else group["params"]:
             if param.grad is None:
@@ -496,10 +531,16 @@ class _Sort:
         """Those that are worked on at once."""
         return list(like_runs(self.params))
 
+    @cached_property
+    def shapes(self) -> list[torch.Size]:
+        """Its tensors', when they were sorted."""
+        return [param.shape for param in self.params]
+
     def holds(self, state: dict[Tensor, dict[str, Any]]) -> bool:
         """Whether its tensors are still where and what they were, with the states they had."""
         return (
             all(map(operator.is_, map(state.get, self.params), self.states))
+            and self.shapes == [param.shape for param in self.params]
             and all(param.dtype is self.dtype for param in self.params)
             and all(param.device == self.device for param in self.params)
         )
@@ -526,7 +567,7 @@ class _Layout:
         """
         if (
             not _are(group["params"], self.given)
-            or (group["momentum"] != 0) is not self.has_momentum
+            or bool(group["momentum"] != 0) is not self.has_momentum
             or (group["second_moment"] == "rowcol") is not self.scaled
             or any(param.grad is not None for param in self.without)
         ):

@@ -9,6 +9,7 @@ RMSProp does. ``docs/optimizer.md`` has the equations and what they were measure
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -64,12 +65,31 @@ def like_runs(params: list[Tensor]) -> Iterator[slice]:
     yield slice(start, len(params))
 
 
+def storage_of(tensor: Tensor) -> int:
+    """The same number for tensors that share memory. Fake tensors have one too, but no address."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
 class Block(NamedTuple):
     """n like tensors in one: of shape (n, ...), or, of vectors, end to end."""
 
     whole: Tensor
     parts: list[Tensor]
     """Its views, of the tensors' own shapes."""
+
+    def is_held(self, held: list[Tensor | None], dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether these are its parts still, and it is of that dtype and device.
+
+        A part whose data was set to another tensor's (``state["x"].data = ...``) is none.
+        """
+        return (
+            self.whole.dtype is dtype
+            and self.whole.device == device
+            and len(held) == len(self.parts)
+            and all(map(operator.is_, held, self.parts))
+            and storage_of(self.parts[0]) == storage_of(self.whole)
+        )
 
 
 def parts_of(whole: Tensor, lengths: list[int] | None) -> list[Tensor]:
@@ -221,7 +241,7 @@ def _equalize_(x: Tensor, averages: Tensor, weights: Tensor) -> None:
     averages.lerp_(rows.sum((1, 2)).mul_(1 / (height * width)), weights)
     # Of sums, not means: so the rows get their 1 / sqrt(width).
     rows.add_(averages.view(-1, 1, 1), alpha=ROW_FLOOR**2 * width)
-    x.mul_(rows.clamp_(min=torch.finfo(x.dtype).tiny).rsqrt_())
+    x.mul_(rows.clamp_(min=torch.finfo(x.dtype).tiny * width).rsqrt_())
     columns = (x * x).sum(1, keepdim=True)
     floor = torch.full((), COLUMN_FLOOR, dtype=x.dtype, device=x.device)
     x.mul_(torch.add(floor, columns, alpha=width / height).rsqrt_())

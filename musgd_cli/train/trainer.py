@@ -525,18 +525,21 @@ class RunTrainer(DetectionTrainer):  # type: ignore[misc]  # Ultralytics has no 
         norms = [step.grad_norm for step in steps if step.grad_norm is not None]
         betas = [step.beta for step in steps if step.beta is not None]
         taken = sum(not step.skipped for step in steps)
+        losses = {name: float(value) for name, value in self.tloss.items()}
+        val_losses = {
+            name: float(value) for name, value in self.metrics.items() if name.startswith("val/")
+        }
         return EpochLog(
             epoch=self.epoch + 1,
             epochs=self.epochs,
             seconds=seconds,
             eta_s=mean_seconds * left,
-            losses=_finite(self.tloss),
-            val_losses=_finite(
-                {
-                    key.removeprefix("val/"): value
-                    for key, value in self.metrics.items()
-                    if key.startswith("val/")
-                }
+            losses=_finite(losses),
+            val_losses={
+                name.removeprefix("val/"): value for name, value in _finite(val_losses).items()
+            },
+            not_finite=tuple(
+                name for name, value in (losses | val_losses).items() if not math.isfinite(value)
             ),
             map50_95=self.map50_95,
             map50=self.map50,
@@ -648,9 +651,8 @@ def _without_teacher(state: Mapping[str, Any]) -> dict[str, Any]:
 _STOPPER_STATE = ("best_fitness", "best_epoch", "possible_stop")
 
 
-def _finite(figures: Mapping[str, Any]) -> dict[str, float]:
-    values = {name: float(value) for name, value in figures.items()}
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _device(settings: TrainSettings) -> str:

@@ -240,6 +240,18 @@ def _stop_momentum(_: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
     optimizer.param_groups[0]["momentum"] = 0.0
 
 
+def _prune_rows(params: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    params[0].data, params[0].grad = params[0].data[:2].clone(), None
+    state = optimizer.state[params[0]]
+    state["momentum_buffer"] = state["momentum_buffer"][:2].clone()
+
+
+def _set_state_data(params: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
+    for param in params:
+        for value in optimizer.state[param].values():
+            value.data = value.data.clone().zero_()
+
+
 @pytest.mark.parametrize("second_moment", ["none", "rowcol"])
 @pytest.mark.parametrize(
     "meddle",
@@ -251,6 +263,8 @@ def _stop_momentum(_: list[torch.nn.Parameter], optimizer: MuSGD) -> None:
         _move_to_the_other_group,
         _widen,
         _stop_momentum,
+        _prune_rows,
+        _set_state_data,
     ],
 )
 def test_what_is_changed_between_steps_is_what_the_next_step_works_on(
@@ -281,6 +295,71 @@ def test_gradients_may_come_and_go(second_moment: str) -> None:
                 param.grad = grad if i in present else None
             each.step()
         assert_equal_runs(params, optimizer, others, other)
+
+
+def held_bytes(optimizer: MuSGD) -> int:
+    """What the state keeps alive, shared storages once."""
+    storages = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+        for state in optimizer.state.values()
+        for value in state.values()
+    }
+    return sum(storages.values())
+
+
+def test_tensors_that_are_frozen_one_by_one_cost_no_more_than_before() -> None:
+    """Their buffers were views of one block: none may keep a block alive for its own sake."""
+    params = [torch.nn.Parameter(torch.ones(8, 8)) for _ in range(6)]
+    optimizer = MuSGD(params, second_moment="rowcol", adapt_factor=0)
+    of_buffers = sum(param.numel() * 4 for param in params)
+    for n_frozen in range(6):
+        for i, param in enumerate(params):
+            param.grad = torch.ones_like(param) if i >= n_frozen else None
+        optimizer.step()
+        assert held_bytes(optimizer) <= 1.1 * of_buffers
+        assert sum(len(state["momentum_buffer"]) for state in optimizer.state.values()) == 48
+
+
+def test_a_group_that_is_taken_out_is_let_go() -> None:
+    kept = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = MuSGD([kept], second_moment="rowcol", adapt_factor=0)
+    gone = []
+    for _ in range(3):
+        param = torch.nn.Parameter(torch.ones(3, 3))
+        gone.append(weakref.ref(param))
+        optimizer.add_param_group({"params": [param]})
+        kept.grad, param.grad = torch.ones(2, 2), torch.ones(3, 3)
+        optimizer.step()
+        del optimizer.state[param], optimizer.param_groups[1], param
+    optimizer.step()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 3
+
+
+def test_a_state_that_is_cleared_again_and_again_does_not_pile_up() -> None:
+    param = torch.nn.Parameter(torch.ones(64, 64))
+    optimizer = MuSGD([param], second_moment="rowcol", adapt_factor=0)
+    buffers = []
+    for _ in range(4):
+        param.grad = torch.ones(64, 64)
+        optimizer.step()
+        buffers.append(weakref.ref(optimizer.state[param]["momentum_buffer"]))
+        optimizer.state.clear()
+    optimizer.step()
+    gc.collect()
+    assert [ref() for ref in buffers] == [None] * 4
+
+
+def test_momentum_may_be_a_tensor() -> None:
+    """As schedulers of some libraries leave it."""
+    ours, theirs = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    for param, momentum in ((ours, torch.tensor(0.9)), (theirs, 0.9)):
+        optimizer = MuSGD([param], adapt_factor=0)
+        optimizer.param_groups[0]["momentum"] = momentum
+        for _ in range(3):
+            param.grad = torch.ones(2, 2)
+            optimizer.step()
+    assert torch.allclose(ours, theirs)
 
 
 def test_a_one_cycle_schedule_drives_it_as_it_drives_sgd() -> None:
