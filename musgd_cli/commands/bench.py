@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,6 +147,13 @@ def bench(
     }
     if host or agent:
         _require_boards_can(meter, bool(agent), {"--frames": frames, "--sustained": sustained})
+        ignored = {
+            "--data": data,
+            "--threads": threads,
+            "--meter": meter,
+            "--estimate-power": estimate_power or None,
+        }
+        _tell_agents_limits(terminal, ignored, host or [], agent or [])
     else:  # a board is told of --threads as it was typed, for it knows its cores
         flags["bench.threads"] = ("--threads", counts[0] if counts else None)
 
@@ -159,26 +167,29 @@ def bench(
     subjects = choose(paths or (), unread.append)
     baseline = () if against is None else read_reports(against)
 
-    def require(machine: Host, cores: int | None) -> list[int]:
+    def require(
+        machine: Host, cores: int | None, only: Sequence[int] | None = None
+    ) -> Sequence[int]:
         """Refuse a baseline of another machine, and return the thread counts asked for."""
-        given = read_threads(threads, cores) or (plan_for(machine).bench.threads,)
+        given = only or read_threads(threads, cores) or (plan_for(machine).bench.threads,)
         asked = [count or cores or 1 for count in given]
         if baseline:
             require_comparable(machine, [one.artifact for one in subjects], asked, baseline)
         return asked
 
     asked = None
+    unforeseen = None
     if host or agent:
         request = Request(
             subjects=subjects,
             data=data,
             plan_for=plan_for,
-            require=lambda machine: require(machine, machine.cores),
+            require=lambda machine, only: require(machine, machine.cores, only),
             options=_words(threads, frames, sustained, meter, estimate_power),
             decided=frozenset(() if threads is None else ("bench.threads",))
             | frozenset(() if sustained is None else flags),
         )
-        outcomes = _measure_on_boards(terminal, request, host or [], agent or [])
+        outcomes, unforeseen = _measure_on_boards(terminal, request, host or [], agent or [])
     else:
         asked = require(detect(), usable_cores())
         outcomes = _measure_here(
@@ -199,6 +210,7 @@ def bench(
         outcomes,
         unread,
         verdict,
+        unforeseen,
         is_gate=bool(thresholds or baseline),
         emulated_speed=emulated_speed,
     )
@@ -239,8 +251,13 @@ def _measure_here(
 
 def _measure_on_boards(
     terminal: Terminal, request: Request, hosts: list[str], agents: list[str]
-) -> list[Outcome]:
-    """Measure over ssh. See `musgd_cli.remote.session.measure_on`."""
+) -> tuple[list[Outcome], Exception | None]:
+    """Measure over ssh. See `musgd_cli.remote.session.measure_on`.
+
+    Returns:
+        What came of it, and what nobody foresaw on one of the boards: the others' outcomes are to
+        be shown first.
+    """
     from contextlib import closing
 
     from musgd_cli.remote import measure_on
@@ -251,8 +268,15 @@ def _measure_on_boards(
         else:
             terminal.say(f"{board}: {what}")
 
-    with closing(measure_on(hosts, agents, request, tell)) as outcomes:
-        return list(outcomes)
+    outcomes: list[Outcome] = []
+    with closing(measure_on(hosts, agents, request, tell)) as found:
+        try:
+            outcomes.extend(found)
+        except Exception as error:
+            if not outcomes:
+                raise
+            return outcomes, error
+    return outcomes, None
 
 
 def _conclude(
@@ -260,6 +284,7 @@ def _conclude(
     outcomes: list[Outcome],
     unread: list[MusgdError],
     verdict: Verdict,
+    unforeseen: Exception | None,
     *,
     is_gate: bool,
     emulated_speed: bool,
@@ -275,7 +300,7 @@ def _conclude(
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     failures = (outcome.error for outcome in outcomes if outcome.error is not None)
     told = each_once([*unread, *failures])
-    if not reports and len(told) == 1:
+    if not reports and len(told) == 1 and unforeseen is None:
         raise told[0]
     for failure in told:
         print_error(failure)
@@ -293,11 +318,13 @@ def _conclude(
         for one in beyond:
             if not one.certain:
                 terminal.warn(one.what)
-        if any(one.certain for one in beyond):
-            raise CheckFailedError(
-                "; ".join(one.what for one in beyond if one.certain),
-                "find what changed, or move the limit; the reports are kept",
-            )
+    if unforeseen is not None:
+        raise unforeseen
+    if reports and any(one.certain for one in beyond):
+        raise CheckFailedError(
+            "; ".join(one.what for one in beyond if one.certain),
+            "find what changed, or move the limit; the reports are kept",
+        )
     # An engine that is missing here is no failure of the bench, as long as another one ran; but
     # what a gate was to hold and could not is.
     serious = [
@@ -374,6 +401,25 @@ def _require_boards_can(
                 f"{option} is nothing that the agent on a Jetson Nano knows",
                 "say --duration and --repeats",
             )
+
+
+def _tell_agents_limits(
+    terminal: Terminal, options: Mapping[str, object], hosts: list[str], agents: list[str]
+) -> None:
+    """Tell of options that only boards with musgd know.
+
+    Raises:
+        UsageError: There is no such board.
+    """
+    from musgd_cli.errors import UsageError
+
+    given = [option for option, value in options.items() if value is not None]
+    if not agents or not given:
+        return
+    what = f"{' and '.join(given)}: nothing that the agent on a Jetson Nano knows"
+    if not hosts:
+        raise UsageError(what, "leave it out" if len(given) == 1 else "leave them out")
+    terminal.warn(f"{what}, so for the hosts only")
 
 
 def _line(subject: Subject, progress: Progress) -> str:

@@ -26,6 +26,9 @@ _LENGTHS = {
 }
 """Settings that the agent takes, and as what."""
 
+_THREADS = (1,)
+"""What its reports say: a GPU is timed."""
+
 
 def measure(connection: Connection, request: Request, tell: Tell) -> Found:
     """Have the agent measure models on a board. See `musgd_cli.remote.session.Measure`.
@@ -48,7 +51,7 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
     program = ["python3", f"{shelf.place(agent)}/{script.name}"]
     host = _host(connection, program)
     with blame(board):
-        request.require(host)
+        request.require(host, _THREADS)
         options = _options(request.plan_for(host))
     fitting = [
         subject

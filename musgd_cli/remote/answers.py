@@ -36,7 +36,8 @@ def read_answer(board: str, text: str, kind: type[R]) -> R:
                 ONE_VERSION,
             )
         return kind.parse(data)
-    except (ValueError, KeyError, TypeError) as error:  # pydantic's is a ValueError
+    # Pydantic's is a ValueError; the last is of lists in lists in lists.
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"{board}: what its musgd printed is no {kind.__name__}: "
         raise MusgdError(what + str(error).splitlines()[0], ONE_VERSION) from error
 

@@ -76,7 +76,7 @@ def _host(connection: Connection, musgd: str) -> Host:
 def _settings(board: str, request: Request, host: Host) -> list[str]:
     """Return the settings that are not of the board's own profile, for its command line."""
     with blame(board):
-        request.require(host)
+        request.require(host, None)
         settled = request.plan_for(host).settings
         own = f"profile {profiles.match(host).name}"
     words = []

@@ -28,8 +28,11 @@ class Request:
     subjects: Sequence[Subject]
     plan_for: Callable[[Host], Plan]
     """Settles how a board measures."""
-    require: Callable[[Host], object] = lambda _host: None
-    """Called with a board before anything is copied there; what it raises ends the board's part."""
+    require: Callable[[Host, Sequence[int] | None], object] = lambda _host, _threads: None
+    """Called with a board before anything is copied there; what it raises ends the board's part.
+
+    The second is the thread counts it measures at, where it takes no other.
+    """
     options: tuple[str, ...] = ()
     """More words of ``musgd bench``, understood there as they are here."""
     decided: frozenset[str] = frozenset()
@@ -83,6 +86,7 @@ def measure_on(
     Raises:
         UsageError: A board is not written as ssh wants it.
         MusgdError: Reports cannot be written where they belong.
+        Exception: What nobody foresaw, on one of the boards; once all outcomes are yielded.
     """
     for name, _ in boards:
         require_destination(name)
@@ -142,7 +146,8 @@ def _work(
     except MusgdError as error:
         put(_failing(board, request, error))
     except OSError as error:
-        what = f"{board.name}: cannot send {error.filename}: {error.strerror}"
+        file = error.filename or "what it is to measure"
+        what = f"{board.name}: cannot send {file}: {error.strerror or error}"
         put(_failing(board, request, MusgdError(what, "check the file and its permissions")))
     except Exception as error:
         board.unforeseen = error
@@ -158,10 +163,14 @@ def _noting(board: _Board, subject: Subject, found: BenchReport | MusgdError, te
         # In the main thread: two boards that end in one second must not choose one name.
         report = found.model_copy(update={"artifact": str(subject.path), "reached_as": board.name})
         file = report_file(subject, report.threads, datetime.now())
-        write_record(file, report)
-        outcome = Outcome(subject, report.threads, report=report, kept=file, board=board.name)
-        board.outcomes.append(outcome)
-        tell(board.name, f"kept {file}")
+        outcome = Outcome(subject, report.threads, report=report, board=board.name)
+        try:
+            write_record(file, report)
+        except MusgdError as error:  # a disk that is full here ends no board's work
+            board.outcomes.append(replace(outcome, error=error))
+        else:
+            board.outcomes.append(replace(outcome, kept=file))
+            tell(board.name, f"kept {file}")
 
     return note
 

@@ -71,8 +71,11 @@ def test_a_nano_beside_a_pi_in_one_table(
     home = nano(network, "nano", *tools)
     measured = report(artifact=MODEL, runtime="null", threads=1, data=None, imgsz=64)
     pretend(network.board("beside"), prints(measured))
-    assert main(["bench", "r", "--host", "beside", "--agent", "nano", *QUICK]) == 0
+    both = ("--host", "beside", "--agent", "nano")
+    assert main(["bench", "r", *both, "--threads", "1", *QUICK]) == 0
     captured = capsys.readouterr()
+    hosts_only = "--threads: nothing that the agent on a Jetson Nano knows, so for the hosts only"
+    assert f"warning: {hosts_only}" in captured.err
     assert "TensorRT fp16" in captured.out
     assert "jetson-nano" in captured.out
     assert "nano: left out: 1 model not for TensorRT on a jetson-nano" in captured.err
@@ -83,10 +86,13 @@ def test_a_nano_beside_a_pi_in_one_table(
     assert one["host"]["board"] == "jetson-nano"
     assert 15 < one["latency_ms"]["p50"] < 25
     assert {place.name for place in (home / ".cache/musgd/remote").iterdir()} == {"files"}
-    # Nothing is copied or built again; and musgd report reads the two as one page's.
+    # Nothing is copied or built again; musgd report reads the two as one page's; and its own report
+    # is a baseline, though the settings have other threads.
+    (baseline,) = Path("runs/r/bench").glob(f"{Path(NANO).name}-*.json")
+    against = ("--against", str(baseline))
     engines = {file: file.stat().st_mtime_ns for file in home.rglob("*.engine")}
     assert len(engines) == 1
-    assert main(["bench", NANO, "--agent", "nano", *QUICK, "--json"]) == 0
+    assert main(["bench", NANO, "--agent", "nano", *QUICK, *against, "--json"]) == 0
     captured = capsys.readouterr()
     assert "copying" not in captured.err
     assert [one["target"] for one in json.loads(captured.out)["reports"]] == ["jetson-nano"]

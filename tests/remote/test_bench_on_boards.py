@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from made_reports import HOST, report
 
 from musgd_cli.__main__ import main
 from musgd_cli.data import load
+from musgd_cli.errors import MusgdError
+from musgd_cli.records import Host
 from musgd_cli.remote import ssh
+from musgd_cli.remote.answers import read_answer
 
 QUICK = ("--threads", "1", "--repeats", "1", "--duration", "0.2", "--set", "bench.warmup_s=0")
 REPORT = report(artifact=MODEL, runtime="null", threads=1, data=None, samples_ms=(20.0, 21.0))
@@ -193,6 +197,58 @@ def test_boards_that_fail_leave_the_others(
     assert network.known_hosts.read_text().count("\n") == len(network.daemons) - 1
 
 
+def test_what_nobody_foresaw_comes_after_the_other_boards(
+    network: Network,
+    workshop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pretend(network.board("plain"), prints(REPORT))
+    network.board("odd")
+    hosts = ("--host", "plain", "--agent", "odd")
+
+    def raising(error: Exception) -> Callable[..., object]:
+        def measure(*_: object) -> object:
+            raise error
+
+        return measure
+
+    monkeypatch.setattr("musgd_cli.remote.agent.measure", raising(ZeroDivisionError("odd")))
+    with pytest.raises(ZeroDivisionError):
+        main(["bench", "r", *hosts, "--json"])
+    (one,) = json.loads(capsys.readouterr().out)["reports"]
+    assert one["reached_as"] == "plain"
+    monkeypatch.setattr("musgd_cli.remote.agent.measure", raising(OSError("no more sockets")))
+    assert main(["bench", "r", *hosts]) == 1
+    err = capsys.readouterr().err
+    assert "error: odd: cannot send what it is to measure: no more sockets" in err
+
+
+def test_a_report_that_cannot_be_kept_here_is_shown(
+    network: Network,
+    workshop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("one", "two"):
+        pretend(network.board(name), prints(REPORT))
+
+    def write(file: Path, record: object) -> None:
+        raise MusgdError(f"cannot write {file.parent}: no space left", "free some space")
+
+    monkeypatch.setattr("musgd_cli.remote.session.write_record", write)
+    assert main(["bench", "r", "--host", "one", "--host", "two", "--json"]) == 1
+    captured = capsys.readouterr()
+    reports = json.loads(captured.out)["reports"]
+    assert [one["reached_as"] for one in reports] == ["one", "two"]
+    assert captured.err.count("no space left") == 1
+
+
+def test_an_answer_of_lists_in_lists_is_none() -> None:
+    with pytest.raises(MusgdError, match="pi: what its musgd printed is no Host: "):
+        read_answer("pi", "[" * 100_000, Host)
+
+
 def test_what_a_board_says_is_told_as_its_own(
     network: Network, workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,6 +403,11 @@ def test_limits_hold_each_board(
         (("--host", "pi@board:2222"), "ssh://pi@board:2222"),
         (("--host", "pi", "--meter", "power.csv"), "is a file of this machine"),
         (("--agent", "nano", "--frames", "5"), "--frames is nothing that the agent"),
+        (("--agent", "nano", "--threads", "2"), "--threads: nothing that the agent"),
+        (
+            ("--agent", "nano", "--data", "squares", "--meter", "none", "--estimate-power"),
+            "--data and --meter and --estimate-power: nothing that the agent",
+        ),
         (("--host", "pi", "--data", "nowhere"), "nowhere does not exist"),
         (("--host", "pi", "--set", "bench.lr=1"), "unknown key"),
     ],
