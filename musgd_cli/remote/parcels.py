@@ -4,7 +4,8 @@ They lie in ``~/.cache/musgd/remote`` there and stay for the next bench; what ha
 30 days is cleared::
 
     files/<hash>/<name>/    a model, a data set's split, the agent
-    session-<random>/       links to them, laid out as a run; removed when the bench ends
+    session-<random>/       links to them, laid out as a run; removed when the bench ends, or days
+                            after where its line was lost, for it holds what was measured
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ _WHOLE = ".whole"
 
 _MB = 2**20
 
-# What is kept is marked as used; leftovers of broken connections go with what nobody used.
+# What is kept is marked as used; leftovers of broken connections go with what nobody used. What is
+# half removed must not pass for whole.
 _LOOK = f"""
 mkdir -p "$1/files" && cd "$1" || exit
 shift
 for key; do
     [ -e "files/$key/{_WHOLE}" ] && touch "files/$key" && echo "$key"
 done
-find files -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} + 2>/dev/null
+find files -mindepth 1 -maxdepth 1 -mtime +30 \\
+    -exec rm -f {{}}/{_WHOLE} \\; -exec rm -rf {{}} \\; 2>/dev/null
 find . -maxdepth 1 -name 'session-*' -mtime +1 -exec rm -rf {{}} + 2>/dev/null
 :
 """

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, cast
@@ -149,6 +150,20 @@ def test_a_transfer_that_was_cut_is_not_kept(tmp_path: Path) -> None:
     shelf.send(parcel)
     assert {file.name: file.read_bytes()[:1] for file in half.iterdir()} == {"a": b"1", "b": b"2"}
     assert shelf.lacking([parcel]) == []
+
+
+def test_what_nobody_used_for_a_month_is_cleared(tmp_path: Path) -> None:
+    used, unused = Parcel("model", {"a": b"1"}), Parcel("model", {"a": b"2"})
+    shelf = Shelf(cast("Connection", Here(tmp_path)))
+    for parcel in shelf.lacking([used, unused]):
+        shelf.send(parcel)
+    month_ago = time.time() - 32 * 86400
+    for parcel in (used, unused):
+        os.utime(Path(shelf.place(parcel)).parent, (month_ago, month_ago))
+    assert shelf.lacking([used]) == []
+    files = tmp_path / ".cache/musgd/remote/files"
+    assert [place.name for place in files.iterdir()] == [used.key]
+    assert shelf.lacking([used, unused]) == [unused]
 
 
 def test_runs_of_one_name_get_folders_of_their_own(tmp_path: Path) -> None:
