@@ -45,7 +45,7 @@ EOF
 }
 
 main() {
-    root=$(cd "$(dirname "$0")" && pwd -P)
+    root=$(dirname "$(readlink -f "$0")")
     venv=$root/.venv
     state=$venv/musgd # stamps, logs and temporary files, all of them ours
     clock=
@@ -104,6 +104,7 @@ set_up() {
     trap leave EXIT
     find_python
     read_project
+    distrust_stamps
     ensure venv "$base" make_venv
     ensure torch "$torch" install_torch
     ensure musgd "$wanted" install_musgd
@@ -120,11 +121,18 @@ ensure() {
     if [ "$(cat "$stamp" 2>/dev/null)" = "$2" ]; then
         return
     fi
-    rm -f "$log"
+    # What fails half way may have undone what the old stamp tells of.
+    rm -f "$log" "$stamp"
     "$3"
     printf '%s\n' "$2" >"$stamp.new"
     mv "$stamp.new" "$stamp"
     end_step
+}
+
+# A stamp tells what was done; what somebody has removed since is done again.
+distrust_stamps() {
+    [ -x "$venv/bin/python" ] || rm -f "$state/venv"
+    [ -x "$venv/bin/musgd" ] || rm -f "$state/musgd"
 }
 
 make_venv() {
@@ -132,7 +140,7 @@ make_venv() {
     if [ -e "$venv" ] && [ ! -d "$state" ]; then
         die 2 "$venv was not made by this script" "move it out of the way, then run $0 again"
     fi
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! "$python" -P -c 'import ensurepip, venv' 2>/dev/null; then
         package=$(venv_package)
         die 3 "$python cannot make a virtual environment: $package is missing" \
             "sudo apt-get install $package"
@@ -140,7 +148,7 @@ make_venv() {
     rm -rf "$venv"
     mkdir -p "$state" 2>/dev/null ||
         die 1 "cannot write to ${venv%/*}" "copy musgd to a folder you may write to"
-    logged "$python" -m venv "$venv" || explain "making $venv_name failed"
+    logged "$python" -P -m venv "$venv" || explain "making $venv_name failed"
 }
 
 venv_package() {
@@ -186,17 +194,17 @@ install_tools() {
 # put their files into one folder, so the headless one is laid down anew. Takes options of pip's.
 # shellcheck disable=SC2120 # installer/board.sh has some
 swap_opencv() {
-    version=$("$venv/bin/python" -c \
+    version=$("$venv/bin/python" -P -c \
         'from importlib.metadata import version as v; v("opencv-python"); print(v("opencv-python-headless"))' \
         2>/dev/null) || return 0
-    logged "$venv/bin/python" -m pip uninstall --yes opencv-python || explain "pip failed"
+    logged "$venv/bin/python" -P -m pip uninstall --yes opencv-python || explain "pip failed"
     pip_install "$@" --force-reinstall --no-deps "opencv-python-headless==$version"
 }
 
 # What was built for another CPU dies here, in words, and not in the middle of work.
 smoke_import() {
     code=0
-    logged "$venv/bin/python" -c 'import cv2, torch, torchvision, musgd_cli' || code=$?
+    logged "$venv/bin/python" -P -c 'import cv2, torch, torchvision, musgd_cli' || code=$?
     case $code in
         0) ;;
         132)
@@ -210,7 +218,7 @@ smoke_import() {
 pip_install() {
     # /tmp is memory on some systems; gigabytes belong on the disk whose space was looked at.
     mkdir -p "$state/tmp"
-    logged env TMPDIR="$state/tmp" "$venv/bin/python" -m pip install --progress-bar off "$@" ||
+    logged env TMPDIR="$state/tmp" "$venv/bin/python" -P -m pip install --progress-bar off "$@" ||
         explain "pip failed"
 }
 
@@ -232,6 +240,9 @@ explain() {
 
 # ---- what this machine is ----------------------------------------------------------------------
 
+# Python looks for modules in the folder that a person stands in first, and runs what it finds there:
+# -P forbids that, and -I where the version is not known yet.
+
 find_python() {
     if [ -n "${MUSGD_PYTHON-}" ]; then
         python=$MUSGD_PYTHON
@@ -252,13 +263,13 @@ find_python() {
 }
 
 new_enough() {
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+    "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
 # Sets python_version; base, what .venv stands on; wanted, what is to be in it; and torch, the
 # requirements, one a line.
 read_project() {
-    facts=$("$python" - "$root" <<'EOF'
+    facts=$("$python" -P - "$root" <<'EOF'
 import hashlib, json, pathlib, platform, sys, tomllib
 
 project = tomllib.loads(pathlib.Path(sys.argv[1], "pyproject.toml").read_text("utf-8"))["project"]
@@ -285,7 +296,7 @@ has_nvidia_gpu() {
 
 # A name server that hangs cannot be interrupted from Python; a timer ends the whole process.
 index_answers() {
-    "$python" - "$1" "$INDEX_PATIENCE_S" <<'EOF' 2>/dev/null
+    "$python" -P - "$1" "$INDEX_PATIENCE_S" <<'EOF' 2>/dev/null
 import os, sys, threading, urllib.request
 
 threading.Timer(float(sys.argv[2]), os._exit, [1]).start()

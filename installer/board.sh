@@ -3,10 +3,14 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # what it sets is read there, and the reverse
 
 SWAP_MB=2048
+MANIFEST_HEAD="# What musgd's install.sh has made; its --uninstall reads it."
+# All that is ever made in the prefix, and so all that is ever removed there.
+NAMES='venv nano_agent.py musgd agent.stamp swap'
 # TensorRT comes as source packages that fetch NVIDIA's library; all else comes as wheels.
 SOURCE_PACKAGES=tensorrt,tensorrt-cu12,tensorrt-cu12-libs,tensorrt-cu13,tensorrt-cu13-libs
 
 board_main() {
+    asked=$*
     read_options "$@"
     venv=$prefix/venv
     state=$venv/musgd
@@ -29,7 +33,7 @@ board_main() {
         return
     fi
     print_plan >&2
-    confirm 'Go on?'
+    confirm '; ./install.sh demo stays in this folder'
     trap interrupted HUP INT TERM
     trap leave EXIT
     made=''
@@ -53,7 +57,8 @@ board_main() {
 }
 
 read_options() {
-    tree='' dry_run='' yes='' extras='' no_apt='' offline='' with_swap='' uninstalling=''
+    # Whatever is read before it is set, for our variables may be somebody's environment too.
+    python='' tree='' dry_run='''' yes='' extras='' no_apt='' offline='' with_swap='' uninstalling=''
     [ -n "${HOME-}" ] || die 2 "HOME is not set" "HOME=/home/you $0"
     prefix=${XDG_DATA_HOME:-$HOME/.local/share}/musgd
     while [ $# -gt 0 ]; do
@@ -62,9 +67,9 @@ read_options() {
                 [ -n "${2-}" ] || die 2 "$1 needs a value" "$0 --help"
                 case $1 in
                     --extras) extras=$2 ;;
-                    --prefix) prefix=$(absolute "$2") ;;
-                    --offline) offline=$(absolute "$2") ;;
-                    --root) tree=$(absolute "$2") ;;
+                    --prefix) prefix=$2 ;;
+                    --offline) offline=$(real "$2") ;;
+                    --root) tree=$(real "$2") ;;
                 esac
                 shift
                 ;;
@@ -77,6 +82,7 @@ read_options() {
         esac
         shift
     done
+    prefix=$(real "$prefix")
     [ "$tree" != / ] || tree=
     if [ -n "$tree" ]; then
         [ -n "$dry_run" ] || die 2 "--root reads a recorded machine, on which nothing can be installed" \
@@ -88,34 +94,47 @@ read_options() {
     esac
 }
 
-absolute() {
+# real PATH: absolute and without links, so that a place has one spelling, even if it is not there.
+real() {
     case $1 in
-        / | /*[!/]) printf '%s\n' "$1" ;;
-        /*) absolute "${1%/}" ;;
-        *) absolute "$PWD/$1" ;;
+        /*) near=$1 ;;
+        *) near=$PWD/$1 ;;
     esac
+    rest=
+    until [ -d "$near/" ]; do
+        case ${near##*/} in
+            '' | .) ;;
+            ..) die 2 "$1 leads through a folder that is not there" "write it without the .." ;;
+            *) rest=/${near##*/}$rest ;;
+        esac
+        near=${near%/*}
+    done
+    near=$(cd "$near/" && pwd -P) || die 1 "cannot enter $near" "name a folder that you may enter"
+    near=${near%/}$rest
+    printf '%s\n' "${near:-/}"
 }
 
 # ---- doing it -------------------------------------------------------------------------------------
 
 is_done() {
-    [ -z "${packages%% }" ] && [ "$(readlink "$link" 2>/dev/null)" = "$target" ] || return 1
+    [ -z "$packages" ] && [ -x "$target" ] && [ "$(readlink "$link" 2>/dev/null)" = "$target" ] || return 1
     [ -z "$with_swap" ] || has_swap || return 1
     if [ "$kind" = agent ]; then
-        grep -qsxF "$wanted" "$prefix/agent.stamp"
+        [ -f "$prefix/nano_agent.py" ] && grep -qsxF "$wanted" "$prefix/agent.stamp"
     else
-        [ "$(cat "$state/venv" 2>/dev/null)" = "$base" ] &&
+        [ -x "$venv/bin/python" ] && [ "$(cat "$state/venv" 2>/dev/null)" = "$base" ] &&
             [ "$(cat "$state/musgd" 2>/dev/null)" = "$wanted" ]
     fi
 }
 
+# confirm HINT: what else there is to do where nobody can be asked.
 confirm() {
     [ -z "$yes" ] || return 0
     if [ ! -t 0 ] || [ ! -t 2 ]; then
         die 2 "nobody is there to ask, and nothing is done without a yes" \
-            "$0 --yes goes on, --dry-run shows the plan alone; ./install.sh demo stays in this folder"
+            "$0 --yes${asked:+ $asked} goes on, --dry-run shows the plan alone${1-}"
     fi
-    printf '%s [y/N] ' "$1" >&2
+    printf 'Go on? [y/N] ' >&2
     read -r answer
     case $answer in
         [yY]*) ;;
@@ -137,9 +156,25 @@ make_folder() {
 
 # note LINES: of what was made, before it is, so that it is undone even after a half installation.
 note() {
+    [ -e "$manifest" ] || printf '%s\n' "$MANIFEST_HEAD" >"$manifest"
     printf '%s' "$1" | while IFS= read -r line; do
         grep -qsxF "$line" "$manifest" || printf '%s\n' "$line" >>"$manifest"
     done
+}
+
+refuse_manifest() {
+    is_there "$manifest" || return 0
+    [ "$(head -n 1 "$manifest" 2>/dev/null)" = "$MANIFEST_HEAD" ] ||
+        die 2 "$manifest was not written by this script" "move it out of the way, or choose another --prefix"
+}
+
+is_there() {
+    [ -e "$1" ] || [ -L "$1" ]
+}
+
+# is_ours NAME: of NAMES, as the manifest has it.
+is_ours() {
+    grep -qsxF "made $1" "$manifest"
 }
 
 as_root() {
@@ -153,10 +188,7 @@ as_root() {
 }
 
 install_packages() {
-    [ -n "${packages%% }" ] || return 0
-    if [ -n "$no_apt" ] || [ -n "$offline" ]; then
-        die 3 "missing: $packages" "sudo apt-get install $packages"
-    fi
+    [ -n "$packages" ] || return 0
     printf 'apt-get install %s\n' "$packages" >&2
     note "apt $packages
 "
@@ -168,15 +200,17 @@ install_packages() {
     } || die 1 "apt-get failed" "sudo apt-get install $packages, then run $0 again"
 }
 
+# The kernel writes spaces and backslashes in octal; awk would take them back out of a -v.
 has_swap() {
-    awk -v file="$prefix/swap" 'NR > 1 && $1 == file { found = 1 } END { exit !found }' /proc/swaps
+    file=$(printf '%s\n' "$prefix/swap" | sed 's/\\/\\134/g; s/ /\\040/g') \
+        awk 'NR > 1 && $1 == ENVIRON["file"] { found = 1 } END { exit !found }' /proc/swaps
 }
 
 # Never without its flag; of this start alone, so no boot file knows of it.
 add_swap() {
     [ -n "$with_swap" ] || return 0
     ! has_swap || return 0
-    note "swap $prefix/swap
+    note "made swap
 "
     printf '%s MB of swap in %s\n' "$SWAP_MB" "$prefix/swap" >&2
     {
@@ -190,8 +224,9 @@ install_venv() {
     venv_name=$venv
     disk_folder=$prefix
     steps=2
-    note "tree $venv
+    note "made venv
 "
+    distrust_stamps
     # pip's cache is ours to clear away, unless someone has chosen one.
     export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$state/cache}"
     ensure venv "$base" make_venv
@@ -222,7 +257,7 @@ install_for_board() {
         *) set -- "$@" --only-binary :all: ;;
     esac
     # Of the same version, pip would keep the code that is there.
-    logged "$venv/bin/python" -m pip uninstall --yes musgd-cli || explain "pip failed"
+    logged "$venv/bin/python" -P -m pip uninstall --yes musgd-cli || explain "pip failed"
     pip_install "$@" "${own}[$extras]"
     swap_opencv "$@"
     for module in $(modules); do
@@ -245,7 +280,7 @@ modules() {
 # smoke_import_of MODULE, its telemetry shut as musgd_cli/runtime/telemetry.py does.
 smoke_import_of() {
     code=0
-    logged env ORT_DISABLE_TELEMETRY=1 "$venv/bin/python" -c \
+    logged env ORT_DISABLE_TELEMETRY=1 "$venv/bin/python" -P -c \
         "import sys; sys.modules['openvino_telemetry'] = None; import $1" || code=$?
     [ "$code" -ne 0 ] || return 0
     case $1 in
@@ -254,22 +289,23 @@ smoke_import_of() {
         *) package=$1 ;;
     esac
     [ "$code" -eq 132 ] || explain "importing $1 failed"
-    version=$("$venv/bin/python" -c \
+    version=$("$venv/bin/python" -P -c \
         'import sys; from importlib.metadata import version as v; print(v(sys.argv[1]))' "$package")
     die 3 "the wheel of $package $version is for another CPU (illegal instruction)" \
         "avoid it: echo '$package<$version' >avoid.txt; PIP_CONSTRAINT=avoid.txt $0"
 }
 
 install_agent() {
-    note "file $prefix/nano_agent.py
-file $prefix/musgd
-file $prefix/agent.stamp
+    note "made nano_agent.py
+made musgd
+made agent.stamp
 "
+    rm -f "$prefix/agent.stamp"
     cp "$agent_file" "$prefix/nano_agent.py"
-    cat >"$prefix/musgd" <<EOF
+    cat >"$prefix/musgd" <<'EOF'
 #!/bin/sh
 # musgd for a board whose Python is too old for it: bench and doctor.
-exec python3 "$prefix/nano_agent.py" "\$@"
+exec python3 "$(dirname "$(readlink -f "$0")")/nano_agent.py" "$@"
 EOF
     chmod 755 "$prefix/musgd"
     "$prefix/musgd" --help >/dev/null || die 1 "the agent does not start" "python3 $prefix/nano_agent.py --help"
@@ -286,52 +322,68 @@ link_command() {
 
 # ---- undoing it -----------------------------------------------------------------------------------
 
-# What the manifest names goes, if it is still what was made; folders only where they are empty then.
+# The names that the manifest has of NAMES go, and the link if it still leads here. No other path is
+# taken from it but those of folders above them, which go where they are empty then.
 uninstall() {
-    if [ ! -f "$manifest" ]; then
+    if ! is_there "$manifest"; then
         printf 'nothing to do: musgd is not installed in %s\n' "$prefix" >&2
         return
     fi
+    refuse_manifest
+    link=$(sed -n 's/^link //p' "$manifest" | tail -n 1)
     if [ -n "$dry_run" ]; then
-        sed 's/^/remove /' "$manifest" | grep -v '^remove apt '
+        what_is_left | sed 's/^/remove /'
         return
     fi
-    sed -n 's/^\(link\|tree\|file\|swap\) /remove /p' "$manifest" >&2
-    confirm 'Go on?'
-    folders=''
-    packages=''
-    while read -r kind path; do
-        case $kind in
-            link)
-                case $(readlink "$path") in
-                    "$prefix"/*) rm -f "$path" ;;
-                esac
-                ;;
-            swap)
-                ! has_swap || as_root swapoff "$path" ||
-                    die 1 "$path is in use as swap" "sudo swapoff $path, then run $0 --uninstall again"
-                as_root rm -f "$path"
-                ;;
-            tree | file)
-                case $path in
-                    "$prefix"/*) rm -rf "$path" ;;
-                esac
-                ;;
-            folder)
-                folders="$path
-$folders"
-                ;;
-            apt) packages=$path ;;
+    what_is_left | sed 's/^/remove /' >&2
+    confirm
+    for name in $NAMES; do
+        is_ours "$name" || continue
+        case $name in
+            venv) rm -rf "${prefix:?}/venv" || : ;;
+            swap) remove_swap ;;
+            *) rm -f "$prefix/$name" || : ;;
         esac
-    done <"$manifest"
-    rm -f "$manifest"
-    printf '%s' "$folders" | while IFS= read -r path; do
-        rmdir "$path" 2>/dev/null || :
     done
-    rmdir "$prefix" 2>/dev/null || :
+    ! leads_here || rm -f "$link" || :
+    left=$(what_is_left)
+    [ -z "$left" ] || die 1 "still there: $(printf '%s' "$left" | tr '\n' ' ')" \
+        "see to it that you may remove them, then run $0 --yes $asked again"
+    packages=$(sed -n 's/^apt //p' "$manifest" | tr '\n' ' ')
+    # The last one made is the innermost.
+    folders=$(sed -n 's/^folder //p' "$manifest" | sed '1!G; h; $!d')
+    rm -f "$manifest"
+    while IFS= read -r folder; do
+        case "$prefix/:$link" in
+            "$folder"/* | *:"$folder"/*) rmdir "$folder" 2>/dev/null || : ;;
+        esac
+    done <<EOF
+$folders
+EOF
     printf 'musgd is gone from %s\n' "$prefix" >&2
     [ -z "$packages" ] || printf 'kept: %s, which other programs may use; sudo apt-get remove them if none does\n' \
-        "$packages" >&2
+        "${packages% }" >&2
+}
+
+what_is_left() {
+    for name in $NAMES; do
+        ! is_ours "$name" || ! is_there "$prefix/$name" || printf '%s\n' "$prefix/$name"
+    done
+    ! leads_here || printf '%s\n' "$link"
+}
+
+leads_here() {
+    case $(readlink "$link" 2>/dev/null) in
+        "$prefix/venv/bin/musgd" | "$prefix/musgd") ;;
+        *) return 1 ;;
+    esac
+}
+
+remove_swap() {
+    is_there "$prefix/swap" || return 0
+    ! has_swap || as_root swapoff "$prefix/swap" ||
+        die 1 "$prefix/swap is in use as swap" "sudo swapoff '$prefix/swap', then run $0 --uninstall again"
+    as_root rm -f "$prefix/swap" || :
 }
 
 warn() {

@@ -27,9 +27,10 @@ EOF
     fi
     [ -z "$with_swap" ] || need_gb=$((need_gb + SWAP_MB / 1024))
     if [ -z "$tree" ]; then
+        refuse_foreign
         refuse_link
         refuse_clock
-        is_done || need_disk "$need_gb" "$(nearest_folder "$prefix")"
+        is_done || refuse_place
     fi
     warn_memory
 }
@@ -41,6 +42,7 @@ plan_venv() {
     else
         extras=$(joined "$own_extras,$extras")
         [ -f "$root/pyproject.toml" ] || die 2 "$root holds no sources of musgd" "$0 --offline $root"
+        refuse_extras
         source_sum=$(source_sum)
     fi
     what=$extras
@@ -54,6 +56,20 @@ plan_venv() {
         [ -n "$offline" ] || [ "$programs" != x86_64 ] || torch_step=yes
     fi
     packages=$(missing_packages)
+    packages=${packages% }
+    if [ -n "$packages" ] && [ -n "$no_apt$offline" ]; then
+        die 3 "missing: $packages" "sudo apt-get install $packages"
+    fi
+}
+
+# pip only warns of an extra that there is not.
+refuse_extras() {
+    known=$(awk '/^\[/ { on = $0 == "[project.optional-dependencies]" } on && /^[a-z-]+ *=/ { print $1 }' \
+        "$root/pyproject.toml")
+    for name in $(printf '%s\n' "$extras" | tr ',' ' '); do
+        printf '%s\n' "$known" | grep -qxF -e "$name" || die 2 "musgd has no extra $name" \
+            "--extras, of $(printf '%s\n' "$known" | awk '{ printf "%s%s", c, $0; c = ", " }')"
+    done
 }
 
 trains() {
@@ -77,7 +93,7 @@ plan_agent() {
         python_version=$(recorded_python)
     else
         python=python3
-        python_version=$("$python" -c "import platform, sys
+        python_version=$("$python" -I -c "import platform, sys
 print(platform.python_version() if sys.version_info >= $OLDEST_AGENT_PYTHON else '')" 2>/dev/null) ||
             :
         [ -n "$python_version" ] || die 3 "python3 is missing or too old: the agent needs 3.6" \
@@ -107,7 +123,7 @@ refuse_userland() {
 read_board_python() {
     if [ -z "$tree" ]; then
         find_python
-        facts=$("$python" -c 'import platform, sys; print(platform.python_version(), sys.base_prefix)')
+        facts=$("$python" -P -c 'import platform, sys; print(platform.python_version(), sys.base_prefix)')
         python_version=${facts%% *}
         base="$(minor) ${facts#* }"
         return
@@ -139,7 +155,7 @@ source_sum() {
 read_wheelhouse() {
     [ -f "$offline/SHA256SUMS" ] || die 2 "$offline is no wheelhouse" \
         "musgd wheelhouse --target $board on a machine with a network makes one"
-    facts=$("${python:-python3}" - "$offline" "$(minor)" "$programs" "$board" \
+    facts=$("${python:-python3}" -I - "$offline" "$(minor)" "$programs" "$board" \
         "$extras" <<'EOF'
 import hashlib, json, pathlib, sys
 
@@ -152,11 +168,16 @@ def refuse(code, what, mend):
     sys.exit()
 
 
-listed = {}
-for line in (house / "SHA256SUMS").read_text("utf-8").splitlines():
-    digest, _, name = line.partition("  ")
-    listed[name] = digest
 again = "copy the wheelhouse again, or make it anew with musgd wheelhouse"
+listed = {}
+try:
+    for line in (house / "SHA256SUMS").read_text("utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if not name:
+            raise ValueError(line)
+        listed[name] = digest
+except (OSError, ValueError):
+    refuse(1, "SHA256SUMS of the wheelhouse is damaged", again)
 for name, digest in listed.items():
     found = hashlib.sha256()
     try:
@@ -172,7 +193,13 @@ for wheel in house.glob("*.whl"):
         refuse(1, f"{wheel.name} was not in the wheelhouse when it was made", again)
 if "wheelhouse.json" not in listed:
     refuse(1, "wheelhouse.json of the wheelhouse is not in its sums", again)
-made = json.loads((house / "wheelhouse.json").read_text("utf-8"))
+if not any(name.startswith("musgd_cli-") and name.endswith(".whl") for name in listed):
+    refuse(1, "musgd's own wheel is not in the wheelhouse's sums", again)
+try:
+    made = json.loads((house / "wheelhouse.json").read_text("utf-8"))
+    ",".join([made["machine"], *made["pythons"], *made["extras"]])
+except (OSError, ValueError, KeyError, TypeError):
+    refuse(1, "wheelhouse.json of the wheelhouse cannot be read", again)
 anew = f"musgd wheelhouse --target {board}"
 if machine and made["machine"] != machine:
     refuse(3, f"the wheelhouse is for {made['machine']}, and this is {machine}", anew)
@@ -204,10 +231,31 @@ EOF
 missing_packages() {
     [ -z "$tree" ] || return 0
     command -v dpkg >/dev/null || return 0
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || list=$(venv_package)
-    for package in ${list-} libstdc++6; do
+    list=libstdc++6
+    "$python" -P -c 'import ensurepip, venv' 2>/dev/null || list="$(venv_package) $list"
+    for package in $list; do
         dpkg -s "$package" 2>/dev/null | grep -q '^Status: .* installed$' || printf '%s ' "$package"
     done
+}
+
+# What is there and was not made by us is neither overwritten nor, later, removed.
+refuse_foreign() {
+    refuse_manifest
+    names=venv
+    [ "$kind" = venv ] || names='nano_agent.py musgd agent.stamp'
+    for name in $names ${with_swap:+swap}; do
+        ! is_there "$prefix/$name" || is_ours "$name" ||
+            die 2 "$prefix/$name was not made by this script" \
+                "move it out of the way, or choose another --prefix"
+    done
+}
+
+refuse_place() {
+    for place in "$prefix" "$(dirname "$link")"; do
+        place=$(nearest_folder "$place")
+        [ -w "$place" ] || die 1 "cannot write to $place" "--prefix, a folder you may write to"
+    done
+    need_disk "$need_gb" "$(nearest_folder "$prefix")"
 }
 
 refuse_link() {

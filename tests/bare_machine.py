@@ -15,10 +15,11 @@ from pathlib import Path
 # All that the script may take for granted on a bare Debian.
 TOOLS = [
     *("awk", "cat", "date", "df", "dirname", "env", "grep", "kill", "ls", "mkdir", "mv", "rm"),
-    *("sed", "sh", "sleep", "tail"),
+    *("readlink", "sed", "sh", "sleep", "tail"),
 ]
 
 PYTHON = """#!/bin/sh
+case $1 in -P | -I) flag=$1; shift ;; *) flag= ;; esac
 case "$*" in
     "-m venv "*)
         mkdir -p "$3/bin"
@@ -37,8 +38,8 @@ case "$*" in
     "-c import sys; sys.modules"*) ;;
     "-c import sys; from importlib.metadata"*) echo 4.9.0.80 ;;
     "-c from importlib.metadata"*) [ -z "${NO_DESKTOP_OPENCV:-}" ] || exit 1; echo 4.9.0.80 ;;
-    "- http"*) echo "asked $2" >>"$NOTES"; [ -z "${ASK:-}" ] || exec "$REAL_PYTHON" "$@"; exit 1 ;;
-    *) exec "$REAL_PYTHON" "$@" ;;
+    "- http"*) echo "asked $2" >>"$NOTES"; [ -z "${ASK:-}" ] || exec "$REAL_PYTHON" $flag "$@"; exit 1 ;;
+    *) exec "$REAL_PYTHON" $flag "$@" ;;
 esac
 """
 

@@ -9,6 +9,7 @@ import pty
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ TREES = sorted(tree.name for tree in BOARDS.iterdir())
 
 # All that a board's system may lack nothing of: coreutils, findutils and mawk of a minimal Debian.
 TOOLS = (
-    *("chmod", "cut", "find", "head", "id", "ln", "od", "readlink", "rmdir", "sha256sum", "sort"),
+    *("chmod", "cut", "find", "head", "id", "ln", "od", "rmdir", "sha256sum", "sort"),
     *("stat", "touch", "tr", "uname"),
 )
 
@@ -205,6 +206,9 @@ def test_without_a_yes_and_without_a_terminal_nothing_is_done(machine: Machine) 
     machine.install("--yes")
     assert machine.install("--uninstall")[0] == 2
     assert (machine.folder / ".local/bin/musgd").is_symlink()
+    _, _, err = machine.install("--uninstall")
+    assert err[-1].startswith("mend: ./install.sh --yes --uninstall goes on, --dry-run shows")
+    assert "demo" not in err[-1]
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
@@ -251,6 +255,169 @@ def test_the_wheel_for_another_cpu_is_named(machine: Machine) -> None:
     assert machine.install("--yes")[0] == 0  # once it is avoided, the rest is done
 
 
+def prefix_of(machine: Machine) -> Path:
+    return machine.folder / ".local/share/musgd"
+
+
+@pytest.mark.parametrize("name", ["venv", "swap", "manifest"])
+def test_what_someone_else_has_in_the_prefix_stops_it_and_is_left(
+    machine: Machine, name: str
+) -> None:
+    other = prefix_of(machine) / name
+    other.parent.mkdir(parents=True)
+    other.write_text(f"tree {machine.folder}/precious\n")
+    before = installed(machine)
+    code, _, err = machine.install("--yes", "--with-swap")
+    assert code == 2
+    assert err[-2].startswith(f"error: {other} was not ")
+    assert machine.install("--uninstall", "--yes")[0] == (2 if name == "manifest" else 0)
+    assert installed(machine) == before
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_file_where_the_agent_would_go_is_left(machine: Machine, folder: bool) -> None:
+    other = prefix_of(machine) / "musgd"
+    other.parent.mkdir(parents=True)
+    other.mkdir() if folder else other.write_text("mine")
+    machine.put("python3", OLD_PYTHON)
+    before = installed(machine)
+    code, _, err = machine.install("--yes", MUSGD_BOARD="jetson-nano")
+    assert (code, err[-2]) == (2, f"error: {other} was not made by this script")
+    assert installed(machine) == before
+
+
+def test_a_manifest_leads_out_of_its_folder_in_vain(machine: Machine) -> None:
+    machine.install("--yes")
+    prefix = prefix_of(machine)
+    for name in ("file", "bin2/musgd"):
+        (machine.folder / "precious" / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine.folder / "precious" / name).touch()
+    (prefix / "mine").touch()
+    with (prefix / "manifest").open("a") as manifest:
+        for path in ("../../../precious", f"{prefix}/../../../precious", "mine", "."):
+            manifest.writelines(f"{word} {path}\n" for word in ("made", "tree", "file", "swap"))
+        (machine.folder / "precious/empty").mkdir()
+        manifest.write(f"folder {machine.folder}/precious/empty\n")
+    assert machine.install("--uninstall", "--yes")[0] == 0
+    assert {path.name for path in (machine.folder / "precious").iterdir()} == {
+        "file",
+        "bin2",
+        "empty",
+    }
+    assert [path.name for path in prefix.iterdir()] == ["mine"]
+
+
+def test_a_prefix_is_one_place_however_it_is_spelled(machine: Machine) -> None:
+    (machine.folder / "real").mkdir()
+    (machine.folder / "spelled").symlink_to(machine.folder / "real")
+    before = installed(machine)
+    ways: list[tuple[list[str], dict[str, str]]] = [
+        (["--prefix", f"{machine.folder}/real/musgd/"], {}),
+        (["--prefix", "../spelled/./musgd"], {}),
+        (["--prefix", f"{machine.folder}/spelled/../real//musgd"], {}),
+        ([], {"XDG_DATA_HOME": "../spelled"}),
+    ]
+    for at, (arguments, environ) in enumerate(ways):
+        assert machine.install("--yes", *arguments, **environ)[0] == 0
+        other, others = ways[at - 1]
+        assert machine.install("--yes", *other, **others)[2][0].startswith("nothing to do")
+        assert machine.install("--uninstall", "--yes", *other, **others)[0] == 0
+        assert installed(machine) == before
+    code, _, err = machine.install("--yes", "--prefix", "not/there/../musgd")
+    assert code == 2
+    assert err[0] == "error: not/there/../musgd leads through a folder that is not there"
+
+
+def test_what_cannot_be_removed_is_named_and_kept_in_mind(machine: Machine) -> None:
+    machine.install("--yes")
+    (machine.folder / "bin/rm").unlink()
+    machine.put("rm", "#!/bin/sh\nexit 1\n")
+    code, _, err = machine.install("--uninstall", "--yes")
+    assert code == 1
+    assert err[-2].startswith(f"error: still there: {prefix_of(machine)}/venv ")
+    (machine.folder / "bin/rm").unlink()
+    machine.lend("rm")
+    assert machine.install("--uninstall", "--yes")[0] == 0
+    assert not prefix_of(machine).exists()
+
+
+def test_modules_in_the_folder_that_one_stands_in_are_not_run(machine: Machine) -> None:
+    """As is musgd itself in a checkout, which a test import would find there."""
+    for name in ("platform", "ensurepip", "venv", "pip", "sys", "json", "musgd_cli"):
+        (machine.checkout / f"{name}.py").write_text("open('was_run', 'w')\n")
+    seen = machine.folder / "seen"
+    machine.put("python3", PYTHON.replace("#!/bin/sh\n", f"#!/bin/sh\necho \"$1\" >>'{seen}'\n", 1))
+    assert machine.install("--dry-run")[0] == 0
+    assert machine.install("--yes")[0] == 0
+    assert machine.install("demo")[0] == 0
+    assert set(seen.read_text().split()) == {"-I", "-P"}
+    assert not (machine.checkout / "was_run").exists()
+
+
+def test_a_misspelt_extra_is_told(machine: Machine) -> None:
+    code, _, err = machine.install("--yes", "--extras", "report,trian")
+    assert (code, err[0]) == (2, "error: musgd has no extra trian")
+    extras = tomllib.loads((machine.checkout / "pyproject.toml").read_text())["project"]
+    assert err[1] == f"mend: --extras, of {', '.join(extras['optional-dependencies'])}"
+
+
+@pytest.mark.parametrize("lost", ["musgd", "python"])
+def test_what_somebody_removed_is_made_again(machine: Machine, lost: str) -> None:
+    machine.install("--yes")
+    file = prefix_of(machine) / "venv/bin" / lost
+    file.unlink()
+    machine.notes()
+    assert machine.install("--yes")[0] == 0
+    assert len(machine.notes()) == 2  # pip's
+    assert lost == "musgd" or file.exists()
+
+
+def test_a_failed_change_is_not_taken_for_what_was_there(machine: Machine) -> None:
+    machine.install("--yes")
+    code, _, _ = machine.install(
+        "--yes", "--extras", "report", PIP_FAILS="report", PIP_SAYS="ERROR: gone"
+    )
+    assert code == 1
+    machine.notes()
+    assert machine.install("--yes")[0] == 0
+    assert machine.notes()[-1].endswith("[onnx]")
+
+
+def test_variables_of_others_are_not_taken_for_its_own(machine: Machine) -> None:
+    machine.put("dpkg", "#!/bin/sh\nexit 1\n")
+    _, out, _ = machine.install("--dry-run", list="evil", python="evil", packages="evil")
+    assert "evil" not in out
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_asking(machine: Machine) -> None:
+    place = machine.folder / "theirs"
+    place.mkdir(mode=0o555)
+    if os.access(place, os.W_OK):
+        pytest.skip("root may write anywhere")
+    code, _, err = machine.install("--prefix", str(place))
+    assert (code, err[0]) == (1, f"error: cannot write to {place}")
+
+
+@pytest.mark.parametrize("way", ["symlink", "CDPATH"])
+def test_it_finds_its_folder_however_it_is_called(machine: Machine, way: str) -> None:
+    environ = dict(machine.environ)
+    command = ["sh", "install.sh"]
+    place = machine.checkout
+    if way == "symlink":
+        place = machine.folder / "elsewhere"
+        place.mkdir()
+        (place / "install.sh").symlink_to(machine.checkout / "install.sh")
+    else:
+        environ["CDPATH"] = str(machine.folder)
+        place = machine.folder
+        command = ["sh", f"{machine.checkout.name}/install.sh"]
+    done = subprocess.run(
+        [*command, "--dry-run"], cwd=place, env=environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"from {machine.checkout}\n" in done.stdout
+
+
 def test_a_board_whose_clock_lags_is_told_before_pip_fails(machine: Machine) -> None:
     os.utime(machine.checkout / "install.sh", (4e9, 4e9))
     code, _, err = machine.install("--yes")
@@ -278,7 +445,10 @@ def test_only_missing_packages_are_asked_of_apt(machine: Machine) -> None:
     (machine.folder / "bin/id").unlink()
     machine.put("id", "#!/bin/sh\necho 1000\n")
     code, _, err = machine.install("--yes", "--no-apt")
-    assert (code, err[-2]) == (3, "error: missing: libstdc++6 ")
+    assert (code, err) == (
+        3,
+        ["error: missing: libstdc++6", "mend: sudo apt-get install libstdc++6"],
+    )
     assert machine.install("--yes")[0] == 0
     asked = "apt-get install --yes --no-install-recommends libstdc++6"
     assert machine.notes()[:2] == [f"sudo {asked}", asked]
@@ -307,11 +477,48 @@ def test_swap_is_made_for_its_flag_alone(machine: Machine) -> None:
     assert not swap.parent.exists()
 
 
+def test_swap_in_a_folder_with_a_space_is_seen_and_taken_off(machine: Machine) -> None:
+    (machine.folder / "bin/id").unlink()
+    machine.put("id", "#!/bin/sh\necho 0\n")
+    for tool in ("mkswap", "swapoff"):
+        machine.put(tool, IDLE)
+    # As the kernel prints it.
+    machine.put(
+        "swapon",
+        """#!/bin/sh
+printf 'Filename Type Size Used Priority\\n%s file 1 0 -2\\n' \
+    "$(printf '%s' "$1" | sed 's/ /\\\\040/g')" >"$NOTES.swaps"
+""",
+    )
+    real_awk = (machine.folder / "bin/awk").readlink()
+    (machine.folder / "bin/awk").unlink()
+    machine.put(
+        "awk",
+        f"""#!/bin/sh
+for word; do
+    shift
+    [ "$word" != /proc/swaps ] || word=$NOTES.swaps
+    set -- "$@" "$word"
+done
+exec {real_awk} "$@"
+""",
+    )
+    Path(f"{machine.environ['NOTES']}.swaps").write_text("Filename\n")
+    machine.put("dd", ': >"${2#of=}"\n')
+    place = ["--prefix", f"{machine.folder}/a place"]
+    assert machine.install("--yes", "--with-swap", *place)[0] == 0
+    assert machine.install("--yes", "--with-swap", *place)[2][0].startswith("nothing to do")
+    machine.notes()
+    assert machine.install("--uninstall", "--yes", *place)[0] == 0
+    assert machine.notes() == [f"swapoff {machine.folder}/a place/swap"]
+    assert not (machine.folder / "a place").exists()
+
+
 # ---- JetPack 4 ----------------------------------------------------------------------------------
 
 OLD_PYTHON = """#!/bin/sh
 case "$*" in
-    "-c import platform"*) echo 3.6.9 ;;
+    "-I -c import platform"*) echo 3.6.9 ;;
     --version) echo Python 3.6.9 ;;
     *nano_agent.py*) exec "$REAL_PYTHON" "$@" ;;
     *) exit 1 ;;
@@ -336,6 +543,22 @@ def test_a_jetson_nano_gets_the_agent(machine: Machine) -> None:
     assert machine.install("--yes", **nano)[2][-1].startswith("nothing to do")
     assert machine.install("--uninstall", "--yes", **nano)[0] == 0
     assert installed(machine) == before
+
+
+def test_a_prefix_is_no_part_of_the_agents_script(machine: Machine) -> None:
+    machine.put("python3", OLD_PYTHON)
+    prefix = machine.folder / '$(touch evil) `touch evil` "quoted"'
+    nano = {"MUSGD_BOARD": "jetson-nano"}
+    assert machine.install("--yes", "--prefix", str(prefix), **nano)[0] == 0
+    done = subprocess.run(
+        [machine.folder / ".local/bin/musgd", "bench"],
+        cwd=machine.folder,
+        env=machine.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "agent\n")
+    assert not list(machine.folder.rglob("evil"))
 
 
 def test_training_is_refused_where_python_is_too_old(machine: Machine) -> None:
@@ -396,6 +619,24 @@ def lose(house: Path) -> None:
     (house / "musgd_cli-0.1.0-py3-none-any.whl").unlink()
 
 
+def blur(house: Path) -> None:
+    (house / "wheelhouse.json").write_text('["no record"]')
+    add_up(house)
+
+
+def unsum(house: Path) -> None:
+    (house / "SHA256SUMS").write_bytes(b"\xff\n")
+
+
+def cut(house: Path) -> None:
+    (house / "SHA256SUMS").write_text("0123\n")
+
+
+def empty(house: Path) -> None:
+    (house / "musgd_cli-0.1.0-py3-none-any.whl").unlink()
+    add_up(house)
+
+
 def age(house: Path) -> None:
     record = {"machine": os.uname().machine, "pythons": ["3.99"], "extras": ["onnx"]}
     (house / "wheelhouse.json").write_text(json.dumps(record))
@@ -414,6 +655,10 @@ def move(house: Path) -> None:
         (damage, 1, "musgd_cli-0.1.0-py3-none-any.whl of the wheelhouse is damaged"),
         (slip_in, 1, "evil-1-py3-none-any.whl was not in the wheelhouse when it was made"),
         (lose, 1, "musgd_cli-0.1.0-py3-none-any.whl of the wheelhouse is missing"),
+        (blur, 1, "wheelhouse.json of the wheelhouse cannot be read"),
+        (unsum, 1, "SHA256SUMS of the wheelhouse is damaged"),
+        (cut, 1, "SHA256SUMS of the wheelhouse is damaged"),
+        (empty, 1, "musgd's own wheel is not in the wheelhouse's sums"),
         (age, 3, f"the wheelhouse is for Python 3.99, and this is {VERSION}"),
         (move, 3, f"the wheelhouse is for riscv64, and this is {os.uname().machine}"),
     ],

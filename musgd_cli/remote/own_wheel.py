@@ -44,6 +44,7 @@ def _build(source: Path, folder: Path) -> Path:
     done = subprocess.run(
         [
             sys.executable,
+            "-P",  # a pip.py in the folder that a person stands in is not pip
             "-m",
             "pip",
             "wheel",
