@@ -16,7 +16,8 @@ PAGES = {page.stem: page.read_text("utf-8") for page in (REPOSITORY / "docs/boar
 RECORDED = {"pi4b": "pi4b", "jetson-nano": "jetson-nano", "x86-gpu": "x86-gpu"}
 """The recorded board that each page is about."""
 
-ELSEWHERE = ("grep", "ls", "nvidia-smi", "pip", "rm", "scp", "ssh", "sudo", "echo")
+VENV_PYTHON = "~/.local/share/musgd/venv/bin/python"
+ELSEWHERE = ("grep", "ls", "nvidia-smi", "rm", "scp", "ssh", "sudo", "echo", VENV_PYTHON)
 """Programs of the system, of which only the spelling of the line can be checked here."""
 
 
@@ -119,6 +120,19 @@ def test_its_links_within_the_repository_lead_somewhere(page: str) -> None:
         for heading in re.findall(r"^#+ (.+)$", PAGES[page], re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGES[page])) <= headings
+
+
+def test_pi4bs_predictions_follow_from_what_is_said_below_them() -> None:
+    ends = r"([\d.]+) to ([\d.]+)"
+    rows = re.findall(
+        rf"^\| (\d+) \| [\d.]+ \| [\d, ]+ \| {ends} \| {ends} \|", PAGES["pi4b"], re.M
+    )
+    assert len(rows) == 6
+    for px, *printed in rows:
+        area = (640 / int(px)) ** 2
+        fp32 = (1000 / (67.7 * 6.45) * area, 31 / 5.4 * area)
+        for text, value in zip(printed, (*fp32, *(1.37 * end for end in fp32)), strict=True):
+            assert float(text) == float(f"{value:.2g}"), (px, text, value)
 
 
 def test_they_are_linked_from_the_readme() -> None:

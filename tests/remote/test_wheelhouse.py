@@ -6,6 +6,7 @@ pip is real; its index is a folder of empty wheels.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -41,9 +42,12 @@ def put_wheel(folder: Path, name: str, version: str, tag: str = ANY, requires: s
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our own wheel, built from this checkout."""
+    """Our own wheel, built from this checkout, where a file is called as pip is."""
     pytest.importorskip("hatchling", reason="the dev extra is not installed")
-    return own_wheel.make(tmp_path_factory.mktemp("own"))
+    trap = tmp_path_factory.mktemp("trap")
+    (trap / "pip.py").write_text("raise SystemExit('not pip')")
+    with contextlib.chdir(trap):
+        return own_wheel.make(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture
