@@ -259,10 +259,8 @@ refuse_place() {
 }
 
 refuse_link() {
-    if [ -e "$link" ] || [ -L "$link" ]; then
-        [ "$(readlink "$link")" = "$target" ] || die 2 "$link is there already and leads elsewhere" \
-            "move it out of the way, then run $0 again"
-    fi
+    ! is_there "$link" || leads_here || die 2 "$link is there already and leads elsewhere" \
+        "move it out of the way, then run $0 again"
 }
 
 # A Raspberry Pi has no battery-backed clock: offline it starts in its image's past, where no

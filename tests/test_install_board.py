@@ -545,6 +545,17 @@ def test_a_jetson_nano_gets_the_agent(machine: Machine) -> None:
     assert installed(machine) == before
 
 
+def test_the_agent_makes_room_for_musgd_and_both_are_undone(machine: Machine) -> None:
+    before = installed(machine)
+    machine.put("python3", OLD_PYTHON)
+    assert machine.install("--yes", MUSGD_BOARD="jetson-nano")[0] == 0
+    machine.put("python3", PYTHON)
+    assert machine.install("--yes", "--extras", "onnx", MUSGD_BOARD="jetson-nano")[0] == 0
+    assert (machine.folder / ".local/bin/musgd").readlink() == prefix_of(machine) / "venv/bin/musgd"
+    assert machine.install("--uninstall", "--yes")[0] == 0
+    assert installed(machine) == before
+
+
 def test_a_prefix_is_no_part_of_the_agents_script(machine: Machine) -> None:
     machine.put("python3", OLD_PYTHON)
     prefix = machine.folder / '$(touch evil) `touch evil` "quoted"'
