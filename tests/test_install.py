@@ -93,6 +93,17 @@ def test_a_change_of_the_project_installs_anew_but_keeps_torch(machine: Machine)
     assert len(machine.notes()) == 1
 
 
+@pytest.mark.parametrize("lost", ["musgd", "python"])
+def test_what_somebody_removed_of_the_venv_is_made_again(machine: Machine, lost: str) -> None:
+    machine.install("demo")
+    (machine.venv / "bin" / lost).unlink()
+    machine.notes()
+    code, out, _ = machine.install("demo")
+    # pip is a stand-in and brings no command back, so it is what it was asked for that counts.
+    assert any("--editable" in line for line in machine.notes())
+    assert lost == "musgd" or (code, out) == (0, "musgd speaks\n")
+
+
 def test_a_moved_checkout_gets_a_venv_of_its_own(machine: Machine, tmp_path: Path) -> None:
     """The console script's first line and the editable path would point to the old place."""
     machine.install("demo")
