@@ -38,7 +38,10 @@ case "$*" in
     "-c import sys; sys.modules"*) ;;
     "-c import sys; from importlib.metadata"*) echo 4.9.0.80 ;;
     "-c from importlib.metadata"*) [ -z "${NO_DESKTOP_OPENCV:-}" ] || exit 1; echo 4.9.0.80 ;;
-    "- http"*) echo "asked $2" >>"$NOTES"; [ -z "${ASK:-}" ] || exec "$REAL_PYTHON" $flag "$@"; exit 1 ;;
+    "- http"*)
+        echo "asked $2" >>"$NOTES"
+        [ -z "${ASK:-}" ] || exec "$REAL_PYTHON" $flag "$@"
+        exit 1 ;;
     *) exec "$REAL_PYTHON" $flag "$@" ;;
 esac
 """
