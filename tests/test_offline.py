@@ -112,7 +112,7 @@ def job(tmp_path_factory: pytest.TempPathFactory):
         assert found["width"] == 64
     bundle = musgd("bundle", exported["artifacts"][0]["path"])
     assert (work / bundle["path"]).is_file()
-    benched = musgd("bench", "runs/t", "--threads", "1", "--set", "bench.duration_s=0.2")
+    benched = musgd("bench", "runs/t", "--threads", "1", "--repeats", "1", *quick)
     log = root / "witness" / "log"
     return {
         "attempts": log.read_text() if log.exists() else "",
