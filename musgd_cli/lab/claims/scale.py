@@ -44,7 +44,7 @@ QUICK = Scale(
     # 32 steps an epoch, 8.5 s of one core of an x86 server. Smaller images hide the objects.
     flags={"train.imgsz": 96, "train.batch": 16, "optim.warmup_epochs": 1.0},
 )
-"""About 1600 CPU seconds, by what single trainings took: a look, from which only large effects can
+"""About 1900 CPU seconds of a slow EPYC (measured): a look, from which only large effects can
 be told."""
 
 FULL = Scale(
