@@ -40,7 +40,7 @@ _VERBS: dict[str, Callable[..., None]] = {}
 class Verbs(typer.core.TyperGroup):
     """A group that reads a verb's options when it is called, not when it is listed.
 
-    Reading those of all verbs would take a third of ``musgd --help`` and be done before any verb.
+    Reading those of all verbs would take a quarter of ``musgd --help`` and be done before any verb.
     """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:

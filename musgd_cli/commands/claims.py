@@ -16,7 +16,7 @@ _STOPPING = "finishing this step; Ctrl-C once more stops at once"
 
 def claims(
     quick: Annotated[
-        bool, typer.Option("--quick", help="10 to 20 minutes on two cores. The default.")
+        bool, typer.Option("--quick", help="Some 20 minutes on two slow cores. The default.")
     ] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Three seeds and longer trainings: hours.")
