@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from musgd_cli import profiles
+from musgd_cli.installation import ENGINE_EXTRAS
 
 pytest.importorskip("hatchling", reason="the dev extra is not installed")
 
@@ -112,14 +114,20 @@ def test_this_installation_lists_every_profile(repository: Path) -> None:
 
 
 def test_every_extra_that_an_error_names_exists(repository: Path) -> None:
-    """An `pip install 'musgd-cli[x]'` in a mend line must not be a dead end."""
+    """What a mend line tells to install must not be a dead end."""
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     extras = set(project["optional-dependencies"])
+    named = set(ENGINE_EXTRAS.values())
     for file in repository.glob("musgd_cli/**/*.py"):
-        for rest in file.read_text().split("musgd-cli[")[1:]:
-            named = rest.split("]", maxsplit=1)[0]
-            if "{" not in named:
-                assert set(named.split(",")) <= extras, (file, named)
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case (
+                    ast.Call(ast.Name("how_to_add"), [ast.Constant(str(extra))])
+                    | ast.Call(ast.Name("ExtraError"), [_, ast.Constant(str(extra)), *_])
+                    | ast.Assign([ast.Name("EXTRA")], ast.Constant(str(extra)))
+                ):
+                    named.add(extra)
+    assert {"train", "prune", "quantize", "tune", "report", "litert-export"} <= named <= extras
 
 
 def test_the_headless_opencv_comes_with_every_runtime(repository: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from musgd_cli.compress import formats
 from musgd_cli.compress.selection import find_source
-from musgd_cli.errors import UnsupportedError, UsageError
+from musgd_cli.errors import UsageError
 from musgd_cli.hardware import detect
+from musgd_cli.installation import ExtraError
 from musgd_cli.paths import RUNS
 from musgd_cli.records import Plan
 from musgd_cli.runs import RunFolder, free_name, require_free
@@ -110,9 +111,7 @@ def require_installed() -> None:
         UnsupportedError: Something is not installed.
     """
     if absent := formats.missing(_NEEDS):
-        raise UnsupportedError(
-            f"prune needs {', '.join(absent)}, not installed here", "pip install 'musgd-cli[prune]'"
-        )
+        raise ExtraError(f"prune needs {', '.join(absent)}, not installed here", "prune")
 
 
 def _goal(goals: Mapping[GoalKind, float | None]) -> Goal:

@@ -30,6 +30,7 @@ from musgd_cli.compress import (
     timing,
 )
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
+from musgd_cli.installation import ExtraError, how_to_add
 from musgd_cli.records import (
     Artifact,
     Calibration,
@@ -118,7 +119,7 @@ def export(
 ) -> ExportReport:
     """Export; see `musgd_cli.compress.export`."""
     if absent := formats.missing(_PARENT_NEEDS):
-        raise UnsupportedError(f"export needs {', '.join(absent)}, not installed here", _pip(EXTRA))
+        raise ExtraError(f"export needs {', '.join(absent)}, not installed here", EXTRA)
     for wish, option in (
         (wishes.auto_mixed, "--auto-mixed"),
         (wishes.quantize_all, "--quantize-all"),
@@ -184,10 +185,6 @@ def _require_places(place: Path, work: _Work) -> None:
         artifacts.require_ours(place / name)
 
 
-def _pip(extra: str) -> str:
-    return f"pip install 'musgd-cli[{extra}]'"
-
-
 # ------------------------------------------------------------------------------- what can be made
 
 
@@ -230,7 +227,8 @@ def _plan(order: Order, wishes: Wishes) -> _Work:
             if lacking := form.lacks(precision, order.boards):
                 skip(f"{precision}: {lacking[0]}", lacking[1])
             elif absent := formats.missing(form.NEEDS[precision]):
-                skip(f"{precision} needs {', '.join(absent)}, not installed here", _pip(form.EXTRA))
+                what = f"{precision} needs {', '.join(absent)}, not installed here"
+                skip(what, how_to_add(form.EXTRA))
             else:
                 pieces.append(_Piece(runtime, precision))
     return _Work(order, tuple(pieces), tuple(skipped))

@@ -8,7 +8,8 @@ from types import ModuleType
 
 import numpy as np
 
-from musgd_cli.errors import MusgdError, UnsupportedError
+from musgd_cli.errors import MusgdError
+from musgd_cli.installation import ExtraError, pip
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Lower-cased suffixes of the files that count as images."""
@@ -30,9 +31,10 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise UnsupportedError(
+        raise ExtraError(
             f"OpenCV, which reads images, cannot be loaded: {error}",
-            "pip install 'musgd-cli[onnx]', or pip install opencv-python-headless",
+            "onnx",
+            pip("install opencv-python-headless"),
         ) from error
     return cv2
 

@@ -19,6 +19,7 @@ from musgd_cli.hardware.cpu import usable_cores
 from musgd_cli.hardware.power.pmic import has_pmic
 from musgd_cli.hardware.thermal import throttle_reasons
 from musgd_cli.hardware.tree import DEVICE_TREES, Tree
+from musgd_cli.installation import ENGINE_EXTRAS, how_to_add, pip
 from musgd_cli.records import Check, Host
 
 _FREE_MB = 500
@@ -28,14 +29,6 @@ _TRAINS_MB, _RUNS_MB = 3500, 900
 
 # The A53 and A57 have the instruction set of the A72, on which the wheel was seen to fail.
 _ARMV8_0 = ("Cortex-A53", "Cortex-A57", "Cortex-A72")
-
-_EXTRAS = {
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "litert": "litert",
-    "tensorrt": "tensorrt",
-}
 
 
 @dataclass(frozen=True)
@@ -287,7 +280,7 @@ def _engines(machine: _Machine) -> Iterator[Check]:
             needed="to run its artifacts",
             mend="sudo apt install tensorrt"
             if name == "tensorrt" and machine.board.is_jetson
-            else f"pip install 'musgd-cli[{_EXTRAS[name]}]'",
+            else how_to_add(ENGINE_EXTRAS[name]),
             advice=True,
         )
 
@@ -301,7 +294,7 @@ def _opencv(machine: _Machine) -> Iterator[Check]:
         ok=version is not None,
         found=version or "not installed",
         needed="to read images",
-        mend="pip install opencv-python-headless",
+        mend=pip("install opencv-python-headless"),
         advice=True,
     )
 
@@ -314,7 +307,7 @@ def _training(machine: _Machine) -> Iterator[Check]:
             ok=_release(torch) >= (2, 6),
             found=f"torch {torch}, ultralytics {ultralytics}",
             needed="torch 2.6 or newer, which loads a checkpoint without running its code",
-            mend="pip install 'torch>=2.6' torchvision",
+            mend=pip("install 'torch>=2.6' torchvision"),
             advice=True,
         )
     elif machine.board.trains:
@@ -323,7 +316,7 @@ def _training(machine: _Machine) -> Iterator[Check]:
             ok=False,
             found=f"{'ultralytics' if torch else 'torch'} not installed",
             needed="torch and ultralytics, to train and export",
-            mend="pip install 'musgd-cli[train]'",
+            mend=how_to_add("train"),
             advice=True,
         )
 
@@ -339,7 +332,7 @@ def _torch_on_arm(machine: _Machine) -> Iterator[Check]:
         ok=_release(torch) < (2, 10),
         found=f"torch {torch}",
         needed=f"below 2.10 on a {cpu}: later wheels stop with an illegal instruction",
-        mend="pip install 'torch>=2.6,<2.10' torchvision",
+        mend=pip("install 'torch>=2.6,<2.10' torchvision"),
     )
 
 
@@ -352,7 +345,7 @@ def _torch_cuda(machine: _Machine) -> Iterator[Check]:
         ok=not torch.endswith("+cpu"),
         found=f"torch {torch}",
         needed=f"one with CUDA, to train on the {gpu}",
-        mend="pip install --force-reinstall torch torchvision",
+        mend=pip("install --force-reinstall torch torchvision"),
         advice=True,
     )
 

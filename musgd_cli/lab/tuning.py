@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from musgd_cli import __version__, data
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import detect
+from musgd_cli.installation import ExtraError
 from musgd_cli.lab.search_space import MACHINE, suggest
 from musgd_cli.lab.trials import Trial, Watchers, run_trials
 from musgd_cli.records import (
@@ -106,7 +107,7 @@ def require_installed() -> None:
         UnsupportedError: It is not installed.
     """
     if find_spec("optuna") is None:
-        raise UnsupportedError("optuna is not installed here", "pip install 'musgd-cli[tune]'")
+        raise ExtraError("optuna is not installed here", "tune")
 
 
 def tune(

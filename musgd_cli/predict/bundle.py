@@ -36,6 +36,7 @@ ALWAYS_REQUIRES = ("opencv-python-headless>=4.8", "numpy>=1.22")
 LEAN_FILES = (
     "__init__.py",
     "errors.py",
+    "installation.py",
     "paths.py",
     "signals.py",
     "storage.py",

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from musgd_cli.data.images import opencv
-from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError, UsageError
+from musgd_cli.errors import ExitCode, MusgdError, UsageError
+from musgd_cli.installation import ExtraError
 from musgd_cli.predict import model as models
 
 REQUIREMENTS = "requirements.txt"
@@ -151,8 +152,7 @@ class Speaker:
     def complain(self, error: MusgdError) -> None:
         """Tell what failed."""
         mend = error.mend
-        if isinstance(error, UnsupportedError) and "musgd-cli[" in mend:
-            # It names an extra of musgd, which is not here.
+        if isinstance(error, ExtraError):  # of musgd, which is not here
             python = shlex.quote(sys.executable or "python3")
             mend = f"{python} -m pip install -r {shlex.quote(str(self._requirements))}"
         sys.stderr.write(f"error: {error.what}\nmend: {mend}\n")

@@ -6,6 +6,7 @@ import shlex
 
 from musgd_cli import profiles
 from musgd_cli.errors import ExitCode, MusgdError, UnsupportedError
+from musgd_cli.installation import ENGINE_EXTRAS
 from musgd_cli.records import Artifact, BenchReports, DoctorReport, Host
 from musgd_cli.remote.answers import ONE_VERSION, blame, read_answer
 from musgd_cli.remote.layout import Layout
@@ -14,7 +15,6 @@ from musgd_cli.remote.session import Found, Request
 from musgd_cli.remote.speech import Speech, Tell
 from musgd_cli.remote.ssh import Connection
 from musgd_cli.report.wording import count
-from musgd_cli.runtime import EXTRAS
 
 # Where install.sh puts it is in a person's PATH, and often not in that of a command over ssh.
 _FIND = 'command -v musgd || command -v "$HOME/.local/bin/musgd"'
@@ -57,7 +57,8 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
     for subject in lacking:
         runtime = subject.artifact.runtime
         what = f"{board}: {runtime} is not installed there"
-        mend = f"on the board: pip install 'musgd-cli[{EXTRAS.get(runtime, runtime)}]'"
+        extra = ENGINE_EXTRAS.get(runtime, runtime)
+        mend = f"there, where musgd came from: ./install.sh --extras {extra}"
         yield subject, UnsupportedError(what, mend)
     if usable:
         layout = Layout(usable, request.data, runs_there)

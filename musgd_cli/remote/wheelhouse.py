@@ -40,7 +40,7 @@ _OLDEST_GLIBC = {"aarch64": 17, "x86_64": 5}
 """Where the manylinux tags of PEP 600 begin for what is built today."""
 
 _NO_WHEELS = {
-    "tensorrt": "NVIDIA's library has none: on the workstation, pip install 'musgd-cli[tensorrt]'"
+    "tensorrt": "NVIDIA's library has none; on the workstation, with a network: ./install.sh"
 }
 """Extras that no wheelhouse can hold, and why."""
 

@@ -7,7 +7,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musgd_cli.errors import UnsupportedError, UsageError
+from musgd_cli.errors import UsageError
+from musgd_cli.installation import ExtraError
 from musgd_cli.runs import RunFolder
 from musgd_cli.storage import whole_file
 
@@ -59,9 +60,7 @@ def draw(run: RunFolder) -> list[Path]:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UnsupportedError(
-            "no curves are drawn: matplotlib is not installed", "pip install 'musgd-cli[report]'"
-        ) from error
+        raise ExtraError("no curves are drawn: matplotlib is not installed", "report") from error
 
     epochs, steps = run.epochs(), run.steps()
     if not epochs:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musgd_cli.errors import UnsupportedError, UsageError
+from musgd_cli.errors import UsageError
+from musgd_cli.installation import ExtraError
 from musgd_cli.report.labels import Box, place, staircase_boxes
 from musgd_cli.report.lineup import Entry, Lineup
 from musgd_cli.report.look import CORNERS, color_of, is_wide
@@ -75,9 +76,7 @@ def figure_of(reports: Sequence[BenchReport]) -> Figure:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UnsupportedError(
-            "no picture is drawn: matplotlib is not installed", "pip install 'musgd-cli[report]'"
-        ) from error
+        raise ExtraError("no picture is drawn: matplotlib is not installed", "report") from error
 
     lineup = Lineup(reports)
     timed = sorted(

@@ -14,15 +14,6 @@ if TYPE_CHECKING:
 
     from musgd_cli.runtime.engine import Engine, Model
 
-EXTRAS = {
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "litert": "litert",
-    "tensorrt": "tensorrt",
-}
-"""Which extra of ``musgd-cli`` installs an engine's wheel."""
-
 _CLASSES = {
     "onnxruntime": "OnnxRuntimeEngine",
     "openvino": "OpenVinoEngine",
@@ -43,6 +34,7 @@ def engine_class(runtime: str) -> type[Engine]:
             no GPU where it computes on one.
     """
     from musgd_cli.errors import UnsupportedError
+    from musgd_cli.installation import ENGINE_EXTRAS, ExtraError, pip
     from musgd_cli.runtime.telemetry import block_telemetry
 
     if runtime not in _CLASSES:
@@ -58,14 +50,15 @@ def engine_class(runtime: str) -> type[Engine]:
     try:
         module = import_module(f"musgd_cli.runtime.{runtime}")
     except ModuleNotFoundError as error:
-        raise UnsupportedError(
-            f"{runtime} is not installed: there is no module {error.name}",
-            f"pip install 'musgd-cli[{EXTRAS[runtime]}]'",
+        raise ExtraError(
+            f"{runtime} is not installed: there is no module {error.name}", ENGINE_EXTRAS[runtime]
         ) from error
     except (ImportError, OSError) as error:
-        raise UnsupportedError(
+        wheel = "ai-edge-litert" if runtime == "litert" else runtime
+        raise ExtraError(
             f"{runtime} is installed but does not load: {error}",
-            f"pip install --force-reinstall 'musgd-cli[{EXTRAS[runtime]}]', or see musgd doctor",
+            ENGINE_EXTRAS[runtime],
+            pip(f"install --force-reinstall {wheel}, or see musgd doctor"),
         ) from error
     loaded: type[Engine] = getattr(module, _CLASSES[runtime])
     return loaded

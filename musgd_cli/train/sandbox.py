@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from musgd_cli.errors import UnsupportedError
+from musgd_cli.installation import ExtraError, how_to_add
 
 # Read by Ultralytics at import: no DNS probe, no pip or apt, no banner, and checkpoints only by
 # weights_only with its allow-list, which also keeps it from eval() on a model's `activation:`.
@@ -62,9 +62,7 @@ def require_installed() -> None:
     """
     for module in ("torch", "torchvision", "ultralytics"):
         if importlib.util.find_spec(module) is None:
-            raise UnsupportedError(
-                f"{module} is not installed here", "pip install 'musgd-cli[train]'"
-            )
+            raise ExtraError(f"{module} is not installed here", "train")
 
 
 def prepare() -> None:
@@ -93,9 +91,10 @@ def prepare() -> None:
         from ultralytics.utils import LOGGER, SETTINGS
         from ultralytics.utils.events import events
     except (ImportError, OSError) as error:
-        raise UnsupportedError(
+        raise ExtraError(
             f"Ultralytics cannot be loaded: {error}",
-            "pip install 'musgd-cli[train]'; on a bare Debian also opencv-python-headless",
+            "train",
+            f"{how_to_add('train')}; on a bare Debian also opencv-python-headless",
         ) from error
     finally:
         if threads is None:

@@ -489,7 +489,7 @@ def test_a_missing_runtime_is_unsupported(tmp_path: Path, monkeypatch: pytest.Mo
     tiny.make_onnx(tmp_path)
     with pytest.raises(UnsupportedError, match="not installed") as caught:
         measure(tmp_path)
-    assert "musgd-cli[onnx]" in caught.value.mend
+    assert "[onnx]'" in caught.value.mend
 
 
 def test_a_failure_nobody_foresaw_keeps_its_traceback(

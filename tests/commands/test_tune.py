@@ -23,6 +23,7 @@ from tiny_model import MODEL
 from musgd_cli import profiles
 from musgd_cli.__main__ import main
 from musgd_cli.errors import ExitCode
+from musgd_cli.installation import how_to_add
 from musgd_cli.records import Study
 from musgd_cli.runs import RunFolder
 
@@ -296,7 +297,7 @@ def test_without_optuna_the_extra_is_named(capsys, monkeypatch):
     assert main(["tune", "--quiet"]) == ExitCode.UNSUPPORTED
     error, mend = capsys.readouterr().err.splitlines()
     assert error == "error: optuna is not installed here"
-    assert mend == "mend: pip install 'musgd-cli[tune]'"
+    assert mend == f"mend: {how_to_add('tune')}"
 
 
 def test_nothing_is_tuned_without_data(place, capsys):

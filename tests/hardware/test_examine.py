@@ -12,6 +12,7 @@ import pytest
 
 from musgd_cli.hardware import detect
 from musgd_cli.hardware.doctor import examine
+from musgd_cli.installation import how_to_add, pip
 from musgd_cli.records import Check, Host
 
 BOARDS = Path(__file__).parents[1] / "boards"
@@ -147,9 +148,9 @@ def test_a_machine_that_has_all() -> None:
 @pytest.mark.parametrize(
     ("lost", "mend"),
     [
-        ("openvino", "pip install 'musgd-cli[openvino]'"),
-        ("onnxruntime", "pip install 'musgd-cli[onnx]'"),
-        ("opencv", "pip install opencv-python-headless"),
+        ("openvino", how_to_add("openvino")),
+        ("onnxruntime", how_to_add("onnx")),
+        ("opencv", pip("install opencv-python-headless")),
     ],
 )
 def test_a_missing_engine_names_its_extra(lost: str, mend: str) -> None:
@@ -160,13 +161,13 @@ def test_a_missing_engine_names_its_extra(lost: str, mend: str) -> None:
 
 def test_a_pi_is_asked_for_ncnn_and_not_for_torch() -> None:
     found = live(**{**PI, "runtimes": {}})
-    assert found["ncnn"].mend == "pip install 'musgd-cli[ncnn]'"
+    assert found["ncnn"].mend == how_to_add("ncnn")
     assert found.keys().isdisjoint({"training", "openvino", "opencv"})
 
 
 def test_a_workstation_is_asked_for_torch() -> None:
     runtimes = {**FINE["runtimes"], "ultralytics": None}
-    assert live(runtimes=runtimes)["training"].mend == "pip install 'musgd-cli[train]'"
+    assert live(runtimes=runtimes)["training"].mend == how_to_add("train")
 
 
 @pytest.mark.parametrize(

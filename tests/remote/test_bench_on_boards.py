@@ -123,7 +123,7 @@ def test_a_model_whose_runtime_a_board_lacks_stays_here(
     assert main(["bench", "r", "--host", "lacks"]) == 0
     err = capsys.readouterr().err
     assert "error: lacks: tensorrt is not installed there" in err
-    assert "mend: on the board: pip install 'musgd-cli[tensorrt]'" in err
+    assert "mend: there, where musgd came from: ./install.sh --extras tensorrt" in err
     assert [file.parent.name for file in home.rglob("artifact.json")] == [Path(MODEL).name]
     # One that is for other boards is none that is missed, as long as there is something to measure.
     tiny.make_tensorrt(Path("runs/r/artifacts/orin-tensorrt-fp16-64"), boards=("orin",))

@@ -81,7 +81,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UnsupportedError) as caught:
         curves.draw(RunFolder(tmp_path))
-    assert "musgd-cli[report]" in caught.value.mend
+    assert "[report]'" in caught.value.mend
 
 
 def test_steps_lie_within_their_epoch():

@@ -133,4 +133,4 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UnsupportedError) as caught:
         picture.draw([report()], tmp_path / "a.png")
-    assert "musgd-cli[report]" in caught.value.mend
+    assert "[report]'" in caught.value.mend

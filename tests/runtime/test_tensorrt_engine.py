@@ -338,7 +338,7 @@ def test_a_gpu_without_the_wheel(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(UnsupportedError, match="tensorrt is not installed") as caught:
         engine_class("tensorrt")
-    assert "musgd-cli[tensorrt]" in caught.value.mend
+    assert "[tensorrt]'" in caught.value.mend
 
 
 def test_the_gpu_that_computes_is_the_one_that_nvml_names(

@@ -106,4 +106,4 @@ def test_a_missing_extra_is_named(monkeypatch):
     with pytest.raises(UnsupportedError) as caught:
         sandbox.require_installed()
     assert caught.value.exit_code == ExitCode.UNSUPPORTED
-    assert "musgd-cli[train]" in caught.value.mend
+    assert "[train]'" in caught.value.mend

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from musgd_cli.errors import UnsupportedError
+from musgd_cli.installation import ExtraError
 from musgd_cli.lab.claims.matrix import SGD
 from musgd_cli.lab.claims.verdicts import FORMS, Form, at_most, either, finding
 from musgd_cli.lab.claims.workbench import Workbench
@@ -63,9 +63,7 @@ def _measure(names: Sequence[str], rounds: int, pairs: int | None) -> list[StepC
     try:
         from musgd_cli.lab import step_cost
     except ImportError as error:
-        raise UnsupportedError(
-            f"{error.name or 'torch'} is not installed here", "pip install 'musgd-cli[train]'"
-        ) from error
+        raise ExtraError(f"{error.name or 'torch'} is not installed here", "train") from error
     model = step_cost.model_parameters()
     return step_cost.measure(model, names, rounds=rounds, pairs=pairs or step_cost.PAIRS)
 
