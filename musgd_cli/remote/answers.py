@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,15 @@ ONE_VERSION = "install one version of musgd here and there; musgd --version tell
 """What mends an answer that is not understood."""
 
 R = TypeVar("R", bound=Record)
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)")
+"""What a terminal takes for colours, titles and the like."""
+
+
+def printable(text: str) -> str:
+    """Return what a board says, without what would act on the terminal here."""
+    text = _ESCAPES.sub("", text).replace("\t", " ")
+    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
 
 
 def read_answer(board: str, text: str, kind: type[R]) -> R:
@@ -28,7 +38,7 @@ def read_answer(board: str, text: str, kind: type[R]) -> R:
         MusgdError: It is of another major schema, or no such record.
     """
     try:
-        data: Any = json.loads(text)
+        data = _cleared(json.loads(text))
         theirs = str(data["schema"])
         if theirs.partition(".")[0] != SCHEMA.partition(".")[0]:
             raise MusgdError(
@@ -42,10 +52,21 @@ def read_answer(board: str, text: str, kind: type[R]) -> R:
         raise MusgdError(what + str(error).splitlines()[0], ONE_VERSION) from error
 
 
+def _cleared(data: Any) -> Any:
+    """Return JSON whose texts are printable: tables and pages here will show them."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, list):
+        return [_cleared(one) for one in data]
+    if isinstance(data, dict):
+        return {printable(key): _cleared(value) for key, value in data.items()}
+    return data
+
+
 @contextmanager
 def blame(board: str) -> Iterator[None]:
     """Name the board in what is wrong with settings or a baseline for it."""
     try:
         yield
     except MusgdError as error:
-        raise type(error)(f"{board}: {error.what}", error.mend, error.exit_code) from error
+        raise MusgdError(f"{board}: {error.what}", error.mend, error.exit_code) from error

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
+from musgd_cli.remote.answers import printable
 
 PROGRAM = "MUSGD_SSH"
 """The variable with the ssh to call."""
@@ -419,14 +420,8 @@ def _program() -> list[str]:
         ) from error
 
 
-_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)")
-"""What a terminal takes for colours, titles and the like."""
-
-
 def _printable(said: bytes) -> str:
-    """Return what a board says, without what would act on the terminal here."""
-    text = _ESCAPES.sub("", said.decode("utf-8", "replace")).replace("\t", " ")
-    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+    return printable(said.decode("utf-8", "replace"))
 
 
 def _let_in(typed: str, _: str) -> str:

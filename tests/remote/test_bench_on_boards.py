@@ -248,6 +248,12 @@ def test_an_answer_of_lists_in_lists_is_none() -> None:
         read_answer("pi", "[" * 100_000, Host)
 
 
+def test_an_answer_cannot_act_on_the_terminal() -> None:
+    said = json.loads(REPORT.host.model_dump_json())
+    said["model"] = "Barn \x1b]0;owned\x07\x1b[2J\x9b2JPi"
+    assert read_answer("pi", json.dumps(said), Host).model == "Barn 2JPi"
+
+
 def test_what_a_board_says_is_told_as_its_own(
     network: Network, workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
