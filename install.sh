@@ -45,6 +45,11 @@ EOF
 }
 
 main() {
+    # As it is typed again, also by someone who has typed: sh install.sh
+    case $0 in
+        */*) self=$0 ;;
+        *) self=./$0 ;;
+    esac
     root=$(dirname "$(readlink -f "$0")")
     venv=$root/.venv
     state=$venv/musgd # stamps, logs and temporary files, all of them ours
@@ -68,13 +73,13 @@ main() {
         '' | -*)
             for part in detect plan board; do
                 [ -r "$root/installer/$part.sh" ] ||
-                    die 1 "installer/$part.sh is missing beside $0" "copy musgd's whole folder"
+                    die 1 "installer/$part.sh is missing beside $self" "copy musgd's whole folder"
                 # shellcheck source=/dev/null # they are checked with this script
                 . "$root/installer/$part.sh"
             done
             board_main "$@"
             ;;
-        *) die 2 "no such command: $1" "$0 demo, or $0 test" ;;
+        *) die 2 "no such command: $1" "$self demo, or $self test" ;;
     esac
 }
 
@@ -138,7 +143,7 @@ distrust_stamps() {
 make_venv() {
     begin_step "Python $python_version in $venv_name"
     if [ -e "$venv" ] && [ ! -d "$state" ]; then
-        die 2 "$venv was not made by this script" "move it out of the way, then run $0 again"
+        die 2 "$venv was not made by this script" "move it out of the way, then run $self again"
     fi
     if ! "$python" -P -c 'import ensurepip, venv' 2>/dev/null; then
         package=$(venv_package)
@@ -209,7 +214,7 @@ smoke_import() {
         0) ;;
         132)
             die 3 "torch or OpenCV was built for another CPU (illegal instruction)" \
-                "ask for an older one in pyproject.toml, then run $0 again"
+                "ask for an older one in pyproject.toml, then run $self again"
             ;;
         *) explain "a test import failed" ;;
     esac
@@ -229,13 +234,13 @@ logged() {
 # The commonest reasons by their words in the log; else its last error.
 explain() {
     if grep -q 'No space left on device' "$log"; then
-        die 1 "the disk is full" "free some space, then run $0 again"
+        die 1 "the disk is full" "free some space, then run $self again"
     elif grep -qE 'after connection broken by|Max retries exceeded|Read timed out' "$log"; then
         die 1 "pip cannot reach its package index" \
-            "check the network, the proxy and pip's settings (pip config list), then run $0 again"
+            "check the network, the proxy and pip's settings (pip config list), then run $self again"
     fi
     last=$(sed -nE 's/^ *([A-Za-z]*(Error|ERROR): .*)/\1/p' "$log" | tail -n 1)
-    die 1 "$1: ${last:-no reason given}" "read $log, then run $0 again"
+    die 1 "$1: ${last:-no reason given}" "read $log, then run $self again"
 }
 
 # ---- what this machine is ----------------------------------------------------------------------
@@ -257,7 +262,7 @@ find_python() {
     done
     if found=$(python3 --version 2>&1); then
         die 3 "$found is too old: musgd needs 3.11 or newer" \
-            "install a newer one beside it, then MUSGD_PYTHON=/path/to/python3.11 $0"
+            "install a newer one beside it, then MUSGD_PYTHON=/path/to/python3.11 $self"
     fi
     die 3 "python3 is missing" "sudo apt-get install python3 python3-venv"
 }

@@ -59,12 +59,12 @@ board_main() {
 read_options() {
     # Whatever is read before it is set, for our variables may be somebody's environment too.
     python='' tree='' dry_run='''' yes='' extras='' no_apt='' offline='' with_swap='' uninstalling=''
-    [ -n "${HOME-}" ] || die 2 "HOME is not set" "HOME=/home/you $0"
+    [ -n "${HOME-}" ] || die 2 "HOME is not set" "HOME=/home/you $self"
     prefix=${XDG_DATA_HOME:-$HOME/.local/share}/musgd
     while [ $# -gt 0 ]; do
         case $1 in
             --prefix | --extras | --offline | --root)
-                [ -n "${2-}" ] || die 2 "$1 needs a value" "$0 --help"
+                [ -n "${2-}" ] || die 2 "$1 needs a value" "$self --help"
                 case $1 in
                     --extras) extras=$2 ;;
                     --prefix) prefix=$2 ;;
@@ -78,7 +78,7 @@ read_options() {
             --no-apt) no_apt=yes ;;
             --with-swap) with_swap=yes ;;
             --uninstall) uninstalling=yes ;;
-            *) die 2 "no such option: $1" "$0 --help" ;;
+            *) die 2 "no such option: $1" "$self --help" ;;
         esac
         shift
     done
@@ -86,7 +86,7 @@ read_options() {
     [ "$tree" != / ] || tree=
     if [ -n "$tree" ]; then
         [ -n "$dry_run" ] || die 2 "--root reads a recorded machine, on which nothing can be installed" \
-            "$0 --dry-run --root $tree"
+            "$self --dry-run --root $tree"
         [ -d "$tree" ] || die 2 "$tree is no folder" "--root, the root of a recorded machine"
     fi
     case $extras in
@@ -132,7 +132,7 @@ confirm() {
     [ -z "$yes" ] || return 0
     if [ ! -t 0 ] || [ ! -t 2 ]; then
         die 2 "nobody is there to ask, and nothing is done without a yes" \
-            "$0 --yes${asked:+ $asked} goes on, --dry-run shows the plan alone${1-}"
+            "$self --yes${asked:+ $asked} goes on, --dry-run shows the plan alone${1-}"
     fi
     printf 'Go on? [y/N] ' >&2
     read -r answer
@@ -197,7 +197,7 @@ install_packages() {
         # A fresh image has lists that are months old.
         as_root apt-get update >&2 </dev/null &&
             as_root apt-get install --yes --no-install-recommends $packages >&2 </dev/null
-    } || die 1 "apt-get failed" "sudo apt-get install $packages, then run $0 again"
+    } || die 1 "apt-get failed" "sudo apt-get install $packages, then run $self again"
 }
 
 # The kernel writes spaces and backslashes in octal; awk would take them back out of a -v.
@@ -217,7 +217,7 @@ add_swap() {
         as_root dd if=/dev/zero of="$prefix/swap" bs=1048576 count="$SWAP_MB" 2>/dev/null &&
             as_root chmod 600 "$prefix/swap" &&
             as_root mkswap "$prefix/swap" >/dev/null && as_root swapon "$prefix/swap"
-    } || die 1 "the swap file $prefix/swap could not be made" "run $0 without --with-swap"
+    } || die 1 "the swap file $prefix/swap could not be made" "run $self without --with-swap"
 }
 
 install_venv() {
@@ -292,7 +292,7 @@ smoke_import_of() {
     version=$("$venv/bin/python" -P -c \
         'import sys; from importlib.metadata import version as v; print(v(sys.argv[1]))' "$package")
     die 3 "the wheel of $package $version is for another CPU (illegal instruction)" \
-        "avoid it: echo '$package<$version' >avoid.txt; PIP_CONSTRAINT=avoid.txt $0"
+        "avoid it: echo '$package<$version' >avoid.txt; PIP_CONSTRAINT=avoid.txt $self"
 }
 
 install_agent() {
@@ -348,7 +348,7 @@ uninstall() {
     ! leads_here || rm -f "$link" || :
     left=$(what_is_left)
     [ -z "$left" ] || die 1 "still there: $(printf '%s' "$left" | tr '\n' ' ')" \
-        "see to it that you may remove them, then run $0 --yes $asked again"
+        "see to it that you may remove them, then run $self --yes $asked again"
     packages=$(sed -n 's/^apt //p' "$manifest" | tr '\n' ' ')
     # The last one made is the innermost.
     folders=$(sed -n 's/^folder //p' "$manifest" | sed '1!G; h; $!d')
@@ -382,7 +382,7 @@ leads_here() {
 remove_swap() {
     is_there "$prefix/swap" || return 0
     ! has_swap || as_root swapoff "$prefix/swap" ||
-        die 1 "$prefix/swap is in use as swap" "sudo swapoff '$prefix/swap', then run $0 --uninstall again"
+        die 1 "$prefix/swap is in use as swap" "sudo swapoff '$prefix/swap', then run $self --uninstall again"
     as_root rm -f "$prefix/swap" || :
 }
 

@@ -41,7 +41,7 @@ plan_venv() {
         read_wheelhouse
     else
         extras=$(joined "$own_extras,$extras")
-        [ -f "$root/pyproject.toml" ] || die 2 "$root holds no sources of musgd" "$0 --offline $root"
+        [ -f "$root/pyproject.toml" ] || die 2 "$root holds no sources of musgd" "$self --offline $root"
         refuse_extras
         source_sum=$(source_sum)
     fi
@@ -112,7 +112,7 @@ print(platform.python_version() if sys.version_info >= $OLDEST_AGENT_PYTHON else
 refuse_userland() {
     if [ "$bits" = 32 ]; then
         die 3 "$title: the system is 32-bit, and the engines have no 32-bit wheels" \
-            "flash the 64-bit image of the system, then run $0 again"
+            "flash the 64-bit image of the system, then run $self again"
     fi
     case $programs in
         x86_64 | aarch64 | '') ;;
@@ -130,7 +130,7 @@ read_board_python() {
     fi
     has_new_python ||
         die 3 "Python $python_version is too old: musgd needs 3.11 or newer" \
-            "install a newer one beside it, then MUSGD_PYTHON=/path/to/python3.11 $0"
+            "install a newer one beside it, then MUSGD_PYTHON=/path/to/python3.11 $self"
 }
 
 minor() {
@@ -260,7 +260,7 @@ refuse_place() {
 
 refuse_link() {
     ! is_there "$link" || leads_here || die 2 "$link is there already and leads elsewhere" \
-        "move it out of the way, then run $0 again"
+        "move it out of the way, then run $self again"
 }
 
 # A Raspberry Pi has no battery-backed clock: offline it starts in its image's past, where no
@@ -269,7 +269,7 @@ refuse_clock() {
     [ -z "$offline" ] && [ "$kind" != agent ] || return 0
     [ "$(date +%s)" -gt $(($(stat -c %Y "$root/install.sh") - 86400)) ] ||
         die 3 "the clock says $(date +%Y-%m-%d), which is before this script came here" \
-            "sudo timedatectl set-ntp true, then run $0 again"
+            "sudo timedatectl set-ntp true, then run $self again"
 }
 
 nearest_folder() {

@@ -114,6 +114,16 @@ def test_a_recorded_board_is_told_as_doctor_tells_it_and_gets_its_own(
         assert plan["torch"].startswith("none") != board.trains
 
 
+def test_what_it_says_to_type_can_be_typed(repository: Path) -> None:
+    done = subprocess.run(
+        ["sh", "install.sh", "--dry-run", "--root", BOARDS / "orin-nano"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.endswith("then MUSGD_PYTHON=/path/to/python3.11 ./install.sh\n")
+
+
 def test_training_on_a_pi_takes_a_torch_that_its_cores_can_run(repository: Path) -> None:
     _, plan, err = plan_of(repository, BOARDS / "pi3", "--extras", "train")
     assert plan["musgd"].startswith("with ncnn,onnx,train,")
