@@ -6,6 +6,8 @@
 #   sudo -E tests/emulated/run.sh
 #
 # Options:
+#   --release NAME     of Debian, and so of Raspberry Pi OS: bookworm, which has Python 3.11 and is the
+#                      default, or trixie, which has 3.13
 #   --cache DIR        keeps the root file system and what pip fetches; default: musgd/emulated in
 #                      XDG_CACHE_HOME, else in ~/.cache
 #   --wheelhouse DIR   install from what musgd wheelhouse --target pi4b made, with the network off
@@ -23,7 +25,7 @@
 # cannot do it, 4 a check failed. All is mounted in a namespace of its own, so nothing stays.
 set -euo pipefail
 
-RELEASE=bookworm
+declare -A PYTHONS=([bookworm]=3.11 [trixie]=3.13)
 # What Raspberry Pi OS has and Debian's essential packages lack.
 PACKAGES=python3,python3-venv,libgomp1,libstdc++6,ca-certificates,procps
 CPU=cortex-a72
@@ -50,7 +52,7 @@ main() {
     prepare_folders
     register_emulator
 
-    step "Debian $RELEASE for arm64" make_root
+    step "Debian $release for arm64" make_root
     step "a Pi 4B's /proc and /sys over it" dress
     step "its programs run, as on a $CPU" run_programs
     step "models and images, made here" make_material
@@ -75,6 +77,7 @@ main() {
 
 read_options() {
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/musgd/emulated
+    release=bookworm
     wheelhouse=
     train=
     model=${MUSGD_SHARED:+$MUSGD_SHARED/models/yolo26n-coco.pt}
@@ -82,9 +85,12 @@ read_options() {
     while [ $# -gt 0 ]; do
         case $1 in
             --train) train=yes ;;
-            --cache | --wheelhouse | --model)
-                [ $# -gt 1 ] || die 2 "$1 needs a value" "$0 --help"
-                printf -v "${1#--}" %s "$(realpath -m -- "$2")"
+            --release | --cache | --wheelhouse | --model)
+                [ -n "${2-}" ] || die 2 "$1 needs a value" "$0 --help"
+                case $1 in
+                    --release) release=$2 ;;
+                    *) printf -v "${1#--}" %s "$(realpath -m -- "$2")" ;;
+                esac
                 shift
                 ;;
             -h | --help)
@@ -95,6 +101,7 @@ read_options() {
         esac
         shift
     done
+    [ -n "${PYTHONS[$release]-}" ] || die 2 "no such release: $release" "$0 --help"
     [ -z "$wheelhouse" ] || [ -d "$wheelhouse" ] ||
         die 2 "there is no $wheelhouse" "musgd wheelhouse --target pi4b --out $wheelhouse"
     [ -z "$model" ] || [ -f "$model" ] || die 2 "there is no $model" "name weights that exist"
@@ -135,7 +142,7 @@ register_emulator() {
 }
 
 prepare_folders() {
-    root=$cache/$RELEASE-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
+    root=$cache/$release-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
     work=$cache/work # /work on the board
     logs=$cache/logs
     mkdir -p "$cache"
@@ -168,7 +175,7 @@ make_root() {
                 dpkg-deb --field "$deb" | sed "1a Status: install ok installed"
                 echo
             done >"$1/var/lib/dpkg/status"' \
-        "$RELEASE" "$root" "$(mirror)"
+        "$release" "$root" "$(mirror)"
     cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
     cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
     ln -s mawk "$root/usr/bin/awk"
@@ -184,7 +191,7 @@ mirror() {
     if [ -z "$known" ] && command -v apt-get >/dev/null; then
         # shellcheck disable=SC2016 # apt expands it
         known=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
-            'Origin: Debian' "Codename: $RELEASE" | head -n 1)
+            'Label: Debian' | head -n 1)
     fi
     printf '%s\n' "${known:-http://deb.debian.org/debian}"
 }
@@ -237,7 +244,7 @@ run_programs() {
     said=$(on_board sh -c 'uname -m; python3 --version; cat /sys/firmware/devicetree/base/model' |
         tr '\0\n' '  ')
     echo "$said"
-    [[ $said == "aarch64 Python 3.11"*"Raspberry Pi 4 Model B"* ]]
+    [[ $said == "aarch64 Python ${PYTHONS[$release]}."*"Raspberry Pi 4 Model B"* ]]
 }
 
 # ---- the checks --------------------------------------------------------------------------------

@@ -31,10 +31,11 @@ def run_script(
 
 
 @pytest.mark.slow
-def test_musgd_on_an_emulated_pi4b(repository: Path) -> None:
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_musgd_on_an_emulated_pi4b(release: str, repository: Path) -> None:
     # Not below the tests' empty home: what was fetched once is not fetched again.
     home = pwd.getpwuid(os.getuid()).pw_dir
-    done = run_script(repository, "--cache", f"{home}/.cache/musgd/emulated")
+    done = run_script(repository, "--release", release, "--cache", f"{home}/.cache/musgd/emulated")
     if done.returncode == ExitCode.UNSUPPORTED:
         pytest.skip(done.stderr.strip())
     print(done.stdout)
@@ -60,6 +61,7 @@ def test_a_machine_without_qemu_is_told_what_to_install(repository: Path, tmp_pa
     [
         (["--trian"], "no such option: --trian"),
         (["--cache"], "--cache needs a value"),
+        (["--release", "sid"], "no such release: sid"),
         (["--wheelhouse", "/no/such"], "there is no /no/such"),
         (["--model", "/no/such.pt"], "there is no /no/such.pt"),
     ],
