@@ -1,17 +1,20 @@
 """TensorRT 10 and 11 on an NVIDIA GPU.
 
 An engine fits one TensorRT on one kind of GPU, so it is no part of an artifact: it is built here
-from the artifact's ONNX, once, and kept in this user's cache. An engine that came with an artifact
+from the artifact's ONNX, once, and kept in this user's cache, from which the next build clears what
+nobody has used for 30 days. An engine that came with an artifact
 would also be machine code that anybody could have put there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from musgd_cli.runtime.engine import Model, cannot_load, cannot_run, check_input
 from musgd_cli.storage import whole_folder
 
 _PLAN, _FACTS = "model.engine", "built.json"
+_KEPT_S = 30 * 86400.0
 
 _OLDEST_INT8 = (6, 1)
 _WITHOUT_INT8 = frozenset({(6, 2)})
@@ -205,7 +209,10 @@ def _plan(folder: Path, artifact: Model, gpu: cuda.Device, on_build: Callable[[]
     place = _place(artifact, gpu)
     try:
         facts = json.loads((place / _FACTS).read_text("utf-8"))
-        return Plan((place / _PLAN).read_bytes(), facts["seconds"], facts["types"])
+        plan = Plan((place / _PLAN).read_bytes(), facts["seconds"], facts["types"])
+        with suppress(OSError):  # a cache that may only be read
+            os.utime(place)
+        return plan
     except (OSError, ValueError, KeyError):
         _require_arithmetic(folder, artifact, gpu)
         on_build()
@@ -281,7 +288,16 @@ def _build(folder: Path, artifact: Model, place: Path) -> Plan:
             f"the engine that was built cannot be kept: {error.what}",
             "set XDG_CACHE_HOME to a folder with some room that you may write to",
         ) from error
+    _clear(place.parent)
     return plan
+
+
+def _clear(cache: Path) -> None:
+    """Remove the engines that nobody has used of late: of models and drivers that are gone."""
+    for place in cache.iterdir():
+        with suppress(OSError):  # another process clears it, too
+            if time.time() - place.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(place)
 
 
 def _types_in(data: bytes) -> dict[str, int]:

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,22 @@ def test_another_tensorrt_and_another_gpu_have_their_own(
     monkeypatch.setenv(name, value)
     prepare(tmp_path / "model", artifact)
     assert n_builds(gpu) == 2
+
+
+def test_engines_that_nobody_uses_are_cleared_by_the_next_build(gpu: Path, tmp_path: Path) -> None:
+    made = {name: tiny.make_tensorrt(tmp_path / name, name) for name in ("fp32", "fp16", "int8")}
+    for name in ("fp32", "fp16"):
+        prepare(tmp_path / name, made[name])
+    cache = tmp_path / "cache/musgd/tensorrt"
+    month_ago = time.time() - 31 * 86400
+    for kept in cache.iterdir():
+        os.utime(kept, (month_ago, month_ago))
+    prepare(tmp_path / "fp16", made["fp16"])
+    prepare(tmp_path / "int8", made["int8"])
+    assert n_builds(gpu) == 3
+    assert {kept.name[:16] for kept in cache.iterdir()} == {
+        made[name].sha256[:16] for name in ("fp16", "int8")
+    }
 
 
 def test_an_engine_that_does_not_load_is_built_anew(
