@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +46,12 @@ def record(prefix: Path) -> Any:
 
 
 def add(prefix: Path, repository: Path, cwd: Path, **environment: str) -> str:
+    return ask("how_to_add('train')", prefix, repository, cwd, **environment)
+
+
+def ask(what: str, prefix: Path, repository: Path, cwd: Path, **environment: str) -> str:
     python = prefix / "venv/bin/python"
-    code = "from musgd_cli.installation import how_to_add; print(how_to_add('train'))"
+    code = f"from musgd_cli.installation import *; print({what})"
     done = subprocess.run(
         [python, "-c", code],
         cwd=cwd,
@@ -57,21 +63,66 @@ def add(prefix: Path, repository: Path, cwd: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_of_an_index(prefix: Path, repository: Path, tmp_path: Path, record: Any) -> None:
-    record(None)
+@pytest.fixture
+def elsewhere(repository: Path, tmp_path: Path) -> Path:
+    """The code alone, as in an installation: no checkout is around it."""
+    package = tmp_path / "site/musgd_cli"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "installation.py"):
+        shutil.copy(repository / "musgd_cli" / name, package)
+    return package.parent
+
+
+@pytest.mark.parametrize("damaged", [None, [], {}, {"url": 3}, {"url": "a:b"}, {"url": "["}])
+def test_of_nowhere_that_is_known_it_is_a_checkout(
+    prefix: Path, elsewhere: Path, tmp_path: Path, record: Any, damaged: object
+) -> None:
+    """Never by musgd-cli alone: on an index that may be anybody's."""
+    record(damaged)
+    (prefix / "manifest").write_bytes(b"\xff\xfe")
     python = prefix / "venv/bin/python"
-    assert add(prefix, repository, tmp_path) == f"{python} -m pip install 'musgd-cli[train]'"
+    assert add(prefix, elsewhere, tmp_path) == (
+        f"{python} -m pip install '/path/to/musgd[train]', of a checkout"
+    )
 
 
-def test_the_pip_that_is_meant_by_the_word(
+def test_of_a_checkout_that_is_not_installed(
     prefix: Path, repository: Path, tmp_path: Path, record: Any
 ) -> None:
     record(None)
+    assert add(prefix, repository, tmp_path).endswith(f" -m pip install '{repository}[train]'")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "source"),
+    [
+        ({"url": "https://a.b/c", "archive_info": {}}, "https://a.b/c"),
+        ({"url": "https://a.b/c", "vcs_info": {"vcs": "git"}}, "git+https://a.b/c"),
+        (
+            {"url": "ssh://a/b.git", "vcs_info": {"vcs": "git", "requested_revision": "v1"}},
+            "git+ssh://a/b.git@v1",
+        ),
+        ({"url": "file:///a/b", "vcs_info": {"vcs": "git"}}, "git+file:///a/b"),
+    ],
+)
+def test_of_a_url(
+    prefix: Path, elsewhere: Path, tmp_path: Path, record: Any, recorded: object, source: str
+) -> None:
+    record(recorded)
+    said = add(prefix, elsewhere, tmp_path)
+    assert said.endswith(f" -m pip install 'musgd-cli[train] @ {source}'")
+
+
+def test_the_pip_that_is_meant_by_the_word(
+    prefix: Path, elsewhere: Path, tmp_path: Path, record: Any
+) -> None:
+    record({"url": "https://a.b/c", "archive_info": {}})
     pip = prefix / "venv/bin/pip"
     pip.write_text("#!/bin/sh\n")
     pip.chmod(0o755)
     path = f"{pip.parent}:{os.environ['PATH']}"
-    assert add(prefix, repository, tmp_path, PATH=path) == "pip install 'musgd-cli[train]'"
+    said = add(prefix, elsewhere, tmp_path, PATH=path)
+    assert said == "pip install 'musgd-cli[train] @ https://a.b/c'"
     pip.unlink()
 
 
@@ -85,13 +136,17 @@ def test_of_a_checkout(
     said = add(prefix, repository, tmp_path)
     assert said.endswith(f" -m pip install {flag}'{checkout}[train]'")
     assert add(prefix, repository, checkout).endswith(f" -m pip install {flag}'.[train]'")
+    again = ask("how_to_repair()", prefix, repository, tmp_path)
+    assert again.endswith(f" -m pip install --force-reinstall --no-deps {flag}'{checkout}'")
 
 
 def test_of_the_install_script(prefix: Path, repository: Path, tmp_path: Path, record: Any) -> None:
     record({"url": tmp_path.as_uri(), "dir_info": {}})
     head = (repository / "installer/board.sh").read_text().split('MANIFEST_HEAD="')[1]
     (prefix / "manifest").write_text(head.split('"')[0] + "\nmade venv\n")
-    assert add(prefix, repository, tmp_path) == "install.sh --extras train of a checkout of musgd"
+    assert add(prefix, repository, tmp_path) == (
+        f"sh /path/to/musgd/install.sh --extras train --prefix {prefix}, of a checkout"
+    )
     script = tmp_path / "install.sh"
     script.touch()
     said = add(prefix, repository, tmp_path)
@@ -104,16 +159,37 @@ def test_of_a_wheelhouse(prefix: Path, repository: Path, tmp_path: Path, record:
     wheel = tmp_path / "musgd_cli-0.1.0-py3-none-any.whl"
     record({"url": wheel.as_uri(), "archive_info": {}})
     (prefix / "manifest").write_text("# What musgd's install.sh has made; and so on\n")
-    assert "musgd wheelhouse --target BOARD --extras train" in add(prefix, repository, tmp_path)
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+    def said(board: str, extras: str, hint: str = "") -> str:
+        return (
+            f"on a machine with a network: musgd wheelhouse --target {board} --python {python} "
+            f"--extras {extras}{hint}; then here, with the folder that it made: "
+            f"sh wheelhouse-{board}/install.sh --offline wheelhouse-{board} --prefix {prefix}"
+        )
+
+    unknown = said("BOARD", "train", ", where BOARD is what musgd doctor calls this one")
+    house = wheel.with_name("wheelhouse.json")
+    assert add(prefix, repository, tmp_path) == unknown
+    for damaged in ("", "[]", '{"target": "pi4b"}', '{"target": "pi4b", "extras": 3}'):
+        house.write_text(damaged)
+        assert add(prefix, repository, tmp_path) == unknown
+    house.write_text('{"target": "pi4b", "extras": ["ncnn", "onnx"]}')
+    assert add(prefix, repository, tmp_path) == said("pi4b", "ncnn,onnx,train")
 
 
-@pytest.mark.parametrize("damaged", [[], {}, {"url": 3}, {"url": "https://a.b/c"}, {"url": "["}])
-def test_what_cannot_be_read_is_an_index(
-    prefix: Path, repository: Path, tmp_path: Path, record: Any, damaged: object
-) -> None:
-    record(damaged)
-    (prefix / "manifest").write_bytes(b"\xff\xfe")
-    assert add(prefix, repository, tmp_path).endswith("install 'musgd-cli[train]'")
+def test_no_mend_is_of_another_pythons_pip(repository: Path) -> None:
+    """install.sh puts no pip on the PATH: the one that is there is not musgd's."""
+    of_a_board = {"commands/bundle.py"}
+    package = repository / "musgd_cli"
+    bare = [
+        f"{name}: {line.strip()}"
+        for file in sorted(package.rglob("*.py"))
+        if (name := file.relative_to(package).as_posix()) not in of_a_board
+        for line in file.read_text("utf-8").splitlines()
+        if re.search(r"""^[^#]*"[^"`]*(?<!-m )\bpip (un)?install\b""", line)
+    ]
+    assert bare == []
 
 
 def test_the_error_crosses_processes_whole() -> None:

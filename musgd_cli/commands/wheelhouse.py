@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -68,10 +69,10 @@ def wheelhouse(
         if live is not None:
             live.update(Text())
     name = place.resolve().name
+    install = shlex.join(["sh", f"{name}/install.sh", "--offline", name])
     terminal.show(Text(house.path))
     terminal.emit(house)
     terminal.say(
         f"{len(house.wheels)} wheels, {house.size_mb:.0f} MB, for Python "
-        f"{' and '.join(house.pythons)}; on the board: sh {name}/install.sh "
-        f"--offline {name}"
+        f"{' and '.join(house.pythons)}; on the board: {install}"
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from musgd_cli.compress.precision import Built, built
 from musgd_cli.errors import MusgdError
+from musgd_cli.installation import pip
 from musgd_cli.records import Precision
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _convert(network: Network, folder: Path, *, half: bool) -> None:
 
 
 def _failed(why: str) -> MusgdError:
-    return MusgdError(f"pnnx failed: {why}", "pip install --force-reinstall pnnx ncnn")
+    return MusgdError(f"pnnx failed: {why}", pip("install --force-reinstall pnnx ncnn"))
 
 
 def read_back(folder: Path) -> Built:

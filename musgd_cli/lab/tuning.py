@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from musgd_cli import __version__, data
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import detect
-from musgd_cli.installation import ExtraError
+from musgd_cli.installation import ExtraError, pip
 from musgd_cli.lab.search_space import MACHINE, suggest
 from musgd_cli.lab.trials import Trial, Watchers, run_trials
 from musgd_cli.records import (
@@ -195,7 +195,7 @@ def _open(request: Request, root: Path) -> optuna.Study:
             )
     except ImportError as error:
         raise UnsupportedError(
-            f"the database of {shown} needs a Python package: {error}", "pip install that driver"
+            f"the database of {shown} needs a Python package: {error}", pip("install that driver")
         ) from error
     except (SQLAlchemyError, OptunaError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import musgd_cli
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
+from musgd_cli.installation import how_to_repair
 from musgd_cli.predict.model import RECORD
 from musgd_cli.predict.standalone import REQUIREMENTS
 from musgd_cli.records import Artifact, Bundle
@@ -164,7 +165,7 @@ def _license() -> bytes:
             return Path(str(file.locate())).read_bytes()
     raise MusgdError(
         "this installation of musgd lacks its LICENSE, which goes into every bundle",
-        "pip install --force-reinstall musgd-cli",
+        how_to_repair(),
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musgd_cli.errors import MusgdError, UsageError
+from musgd_cli.installation import pip
 from musgd_cli.predict.places import new_file, new_folder
 from musgd_cli.predict.sources import Frame, Source
 from musgd_cli.runtime.native_stderr import quiet_native_code
@@ -169,7 +170,7 @@ class _Clip:
         raise MusgdError(
             f"OpenCV cannot write a video into {folder}: no codec of "
             f"{', '.join(codec for codec, _ in CODECS)}, or no room",
-            "pip install --force-reinstall opencv-python-headless, or add --no-save",
+            f"{pip('install --force-reinstall opencv-python-headless')}, or add --no-save",
         )
 
     def add(self, folder: Path, picture: NDArray[np.uint8], t_s: float) -> None:

@@ -14,18 +14,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import musgd_cli
 from musgd_cli.errors import MusgdError
+from musgd_cli.installation import DISTRIBUTION, checkout, how_to_repair, pip
 
-DISTRIBUTION = "musgd-cli"
 _ALTERED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 """Files beside the metadata that pip writes on installing, or that must be written anew."""
-
-
-def checkout() -> Path | None:
-    """Return the folder of the sources that this code runs from; ``None`` for an installed one."""
-    folder = Path(musgd_cli.__file__).resolve().parents[1]
-    return folder if (folder / "pyproject.toml").is_file() else None
 
 
 def make(folder: Path) -> Path:
@@ -66,7 +59,7 @@ def _build(source: Path, folder: Path) -> Path:
         lines = done.stdout.strip().splitlines() or ["no reason given"]
         raise MusgdError(
             f"musgd's own wheel cannot be built from {source}: {lines[-1].strip()}",
-            "pip install hatchling, then run the command again",
+            f"{pip('install hatchling')}, then run the command again",
         )
     return made[-1]
 
@@ -77,7 +70,7 @@ def _pack(folder: Path) -> Path:
     except metadata.PackageNotFoundError:
         raise MusgdError(
             "this copy of musgd is neither a checkout nor installed: there is no wheel to make",
-            "pip install musgd-cli, or run it from a checkout",
+            f"run it from a checkout, or install that: {pip('install /path/to/musgd')}",
         ) from None
     names = [
         file
@@ -90,7 +83,7 @@ def _pack(folder: Path) -> Path:
     if missing or not names:
         raise MusgdError(
             f"this installation of musgd lacks {missing[0] if missing else 'its list of files'}",
-            "pip install --force-reinstall musgd-cli",
+            how_to_repair(),
         )
     wheel = folder / f"musgd_cli-{distribution.version}-py3-none-any.whl"
     (info,) = {name.parts[0] for name in names if name.parts[0].endswith(".dist-info")}

@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import musgd_cli
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.hardware import boards
 from musgd_cli.hardware.boards import Board
+from musgd_cli.installation import checkout, how_to_repair, pip
 from musgd_cli.records import Wheel, Wheelhouse
 from musgd_cli.remote import own_wheel
 from musgd_cli.storage import require_writable, sha256_of, whole_folder, write_record, write_text
@@ -85,7 +87,8 @@ def fetch(
     if find_spec("pip") is None:
         raise UnsupportedError(
             f"{sys.executable} has no pip, which fetches the wheels",
-            f"{sys.executable} -m ensurepip, or call musgd from an environment with pip",
+            f"{shlex.quote(sys.executable)} -m ensurepip, or call musgd from an environment "
+            "with pip",
         )
     require_writable(out.parent)
     with whole_folder(out) as folder:
@@ -278,7 +281,7 @@ def _explained(log: list[str], board: Board, machine: str, python: str) -> Musgd
     if any(words in text for words in _UNREACHABLE):
         return MusgdError(
             "pip cannot reach its package index",
-            "check the network, the proxy and pip's settings (pip config list)",
+            f"check the network, the proxy and pip's settings ({pip('config list')})",
         )
     if missing := re.findall(r"No matching distribution found for (.+)", text):
         return UnsupportedError(
@@ -288,7 +291,7 @@ def _explained(log: list[str], board: Board, machine: str, python: str) -> Musgd
         )
     errors = [line.removeprefix("ERROR: ") for line in log if line.startswith("ERROR: ")]
     reason = (errors or log or ["no reason given"])[-1]
-    return MusgdError(f"pip failed: {reason}", "check pip's settings (pip config list)")
+    return MusgdError(f"pip failed: {reason}", f"check pip's settings ({pip('config list')})")
 
 
 # ------------------------------------------------------------------------------- what goes with it
@@ -296,7 +299,7 @@ def _explained(log: list[str], board: Board, machine: str, python: str) -> Musgd
 
 def _add_installer(folder: Path) -> None:
     """Put ``install.sh`` and its parts beside the wheels: the folder is all that a board needs."""
-    beside = own_wheel.checkout()
+    beside = checkout()
     source = beside or Path(musgd_cli.__file__).parent / "_install"
     try:
         shutil.copy(source / "install.sh", folder)
@@ -304,7 +307,7 @@ def _add_installer(folder: Path) -> None:
     except FileNotFoundError as error:
         raise MusgdError(
             f"this installation of musgd lacks {error.filename}",
-            "pip install --force-reinstall musgd-cli, or run it from a checkout",
+            how_to_repair() if beside is None else "copy musgd's whole folder",
         ) from None
 
 

@@ -87,10 +87,11 @@ def cannot_load(folder: Path, artifact: Model, why: object) -> MusgdError:
     said = _last_line(why)
     what = f"{artifact.runtime} cannot load {folder / artifact.files[0]}: {said}"
     if _SOUNDS_NEWER.search(said):
-        wheel = _WHEELS.get(artifact.runtime, artifact.runtime)
-        return UnsupportedError(
-            what, f"pip install --upgrade {wheel}, or export the model for an older one"
-        )
+        # Late: a board's hot start has no failure to mend.
+        from musgd_cli.installation import pip
+
+        newer = pip(f"install --upgrade {_WHEELS.get(artifact.runtime, artifact.runtime)}")
+        return UnsupportedError(what, f"{newer}, or export the model for an older one")
     return MusgdError(what, _AGAIN)
 
 

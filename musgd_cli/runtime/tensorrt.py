@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from musgd_cli.errors import MusgdError, UnsupportedError
 from musgd_cli.hardware.nvml import first_gpu
+from musgd_cli.installation import pip
 from musgd_cli.runtime import cuda, tensorrt_plan
 from musgd_cli.runtime.engine import Model, cannot_load, cannot_run, check_input, check_output
 from musgd_cli.storage import whole_folder
@@ -161,7 +162,7 @@ def _open_gpu() -> cuda.Device:
     if int(TensorRtEngine.version.partition(".")[0]) < tensorrt_plan.STRONGLY_TYPED:
         raise UnsupportedError(
             f"TensorRT {TensorRtEngine.version} is too old: musgd runs 10 and newer",
-            "pip install --upgrade tensorrt; on a Jetson Nano: python3 nano_agent.py bench",
+            f"{pip('install --upgrade tensorrt')}; on a Jetson Nano: python3 nano_agent.py bench",
         )
     try:
         return cuda.Device()
@@ -189,9 +190,10 @@ def _in_words(folder: Path, artifact: Model, error: Exception) -> MusgdError:
             "end what else uses it, as nvidia-smi lists it, or export at a smaller --imgsz",
         )
     if failure.lacks_driver:
+        older = "install 'tensorrt<11'"
         return UnsupportedError(
             f"NVIDIA's driver is too old for TensorRT {TensorRtEngine.version}: {error}",
-            "update the driver, or install an older one: pip install 'tensorrt<11'",
+            f"update the driver, or install an older one: {pip(older)}",
         )
     return cannot_load(folder, artifact, error)
 

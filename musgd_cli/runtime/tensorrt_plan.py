@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from musgd_cli.errors import MusgdError
+from musgd_cli.installation import pip
 
 STRONGLY_TYPED = 10
 """The first version of TensorRT that builds strongly typed engines from every ONNX of ours."""
@@ -75,9 +76,10 @@ def log_of(trt: Any) -> Any:
 
 def refused(name: str, why: object) -> MusgdError:
     """Put into the user's words that TensorRT builds no engine of a model."""
+    away = pip(f"uninstall {name.replace('_', '-')}")
     return MusgdError(
         f"{name} builds no engine of this model: {why}",
-        f"pip uninstall {name.replace('_', '-')}: the ONNX is then exported without an engine",
+        f"{away}: the ONNX is then exported without an engine",
     )
 
 

@@ -92,10 +92,10 @@ def index(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_holds_the_boards_wheels_by_the_boards_rules(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["wheelhouse", "--target", "pi4b", "--json"]) == 0
+    assert main(["wheelhouse", "--target", "pi4b", "--json", "--out", "a b"]) == 0
     out, err = capsys.readouterr()
     printed = json.loads(out)
-    house = tmp_path / "wheelhouse-pi4b"
+    house = tmp_path / "a b"
     assert printed["path"] == house.name
     assert (printed["target"], printed["machine"]) == ("pi4b", "aarch64")
     assert (printed["pythons"], printed["extras"]) == (["3.11", "3.13"], list(PI4B.extras))
@@ -103,7 +103,7 @@ def test_it_holds_the_boards_wheels_by_the_boards_rules(
     assert names == {wheel.name for wheel in house.glob("*.whl")}
     assert {f"ncnn-1.0.20250101-cp{v}-cp{v}-{A64}.whl" for v in ("311", "313")} <= names
     assert not any(name.startswith(("torch", "for_this")) for name in names)
-    assert "on the board: sh wheelhouse-pi4b/install.sh --offline wheelhouse-pi4b" in err
+    assert "on the board: sh 'a b/install.sh' --offline 'a b'" in err
 
     record = json.loads((house / "wheelhouse.json").read_text())
     assert {**record, "path": house.name} == printed
