@@ -50,6 +50,8 @@ _CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 _INDEX_PATIENCE_S = 3.0
 
 _UNREACHABLE = ("after connection broken by", "Max retries exceeded", "Read timed out")
+_GAVE_UP = re.compile(r"\bRetry\(total=0,.* after connection broken by ")
+"""What it says before its last attempt; a hiccup is over sooner."""
 
 
 def fetch(
@@ -197,7 +199,7 @@ def _download(
         *("download", "--progress-bar", "off", "--only-binary", ":all:", "--dest", str(folder)),
         *("--implementation", "cp", "--python-version", python),
         *(part for tag in _platforms(machine) for part in ("--platform", tag)),
-        *_torch_index(board, extras),
+        *_torch_index(board),
         f"{own}[{','.join(extras)}]" if extras else str(own),
     ]
     log: list[str] = []
@@ -254,9 +256,9 @@ def _platforms(machine: str) -> Iterator[str]:
     yield f"linux_{machine}"
 
 
-def _torch_index(board: Board, extras: tuple[str, ...]) -> list[str]:
+def _torch_index(board: Board) -> list[str]:
     """Return where torch comes from, as in ``install.sh``: elsewhere PyPI's is for CUDA."""
-    if not board.trains or {"train", "quantize", "prune", "tune"}.isdisjoint(extras):
+    if not board.trains:  # on ARM PyPI's own is for the CPU, where pyproject.toml allows it
         return []
     index = os.environ.get("MUSGD_TORCH_INDEX")
     if not index and board.name == "x86-cpu" and _cpu_index_answers():
@@ -278,12 +280,18 @@ def _explained(log: list[str], board: Board, machine: str, python: str) -> Musgd
     text = "\n".join(log)
     if "No space left on device" in text:
         return MusgdError("the disk is full", "free some space, or choose another --out")
-    if any(words in text for words in _UNREACHABLE):
+    missing = re.findall(r"No matching distribution found for (.+)", text)
+    if missing:  # also pip's last word where no index answered at all
+        is_unreachable = "(from versions: none)" in text and _GAVE_UP.search(text) is not None
+    else:
+        end = text.rpartition("ERROR: ")[2]
+        is_unreachable = any(words in end for words in _UNREACHABLE)
+    if is_unreachable:
         return MusgdError(
             "pip cannot reach its package index",
             f"check the network, the proxy and pip's settings ({pip('config list')})",
         )
-    if missing := re.findall(r"No matching distribution found for (.+)", text):
+    if missing:
         return UnsupportedError(
             f"{missing[-1]}: there is no such wheel for Python {python} on {machine} "
             f"(glibc 2.{_GLIBC})",

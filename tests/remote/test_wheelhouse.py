@@ -27,6 +27,16 @@ from musgd_cli.storage import sha256_of
 
 ANY = "py3-none-any"
 A64 = "manylinux_2_28_aarch64"
+RETRY = (
+    "WARNING: Retrying (Retry(total=%d, connect=None, read=None, redirect=None, status=None)) "
+    "after connection broken by 'NewConnectionError('refused')': /simple/rich/"
+)
+NONE = (
+    "ERROR: Could not find a version that satisfies the requirement rich (from versions: none)\n"
+    "ERROR: No matching distribution found for rich"
+)
+"""As pip 23.2 says it where an index does not answer, and where it lacks what is asked for."""
+
 PI4B = next(board for board in boards.BOARDS if board.name == "pi4b")
 
 
@@ -166,10 +176,12 @@ def test_what_cannot_be_leaves_nothing(
     ("says", "error"),
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
-        (
-            "Retrying after connection broken by x\nERROR: No matching distribution found for rich",
-            "pip cannot reach its package index",
-        ),
+        (f"{RETRY % 4}\n{RETRY % 0}\n{NONE}", "pip cannot reach its package index"),
+        (f"{RETRY % 4}\n{NONE}", "there is no such wheel"),
+        (f"{RETRY % 0}\n{NONE.replace('none', '1.0')}", "there is no such wheel"),
+        ("ERROR: x: Max retries exceeded with url: /y", "pip cannot reach its package index"),
+        ("ERROR: Exception:\nTraceback\nx: Read timed out.", "pip cannot reach its package index"),
+        (f"{RETRY % 4}\nERROR: Cannot install a and b", "pip failed: Cannot install a and b"),
         ("ERROR: odd", "pip failed: odd"),
     ],
 )
@@ -184,6 +196,18 @@ def test_pip_fails_in_words(
         wheelhouse.fetch("pi4b", tmp_path / "w")
     assert caught.value.mend
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "pip"]
+
+
+def test_torch_for_x86_without_a_gpu_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whatever extras: those boards have train of their own."""
+    known = {board.name: board for board in boards.BOARDS}
+    assert all("train" in board.extras for board in boards.BOARDS if board.trains)
+    monkeypatch.setattr(wheelhouse, "_cpu_index_answers", lambda: True)
+    cpu = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+    assert wheelhouse._torch_index(known["x86-cpu"]) == cpu
+    assert wheelhouse._torch_index(known["x86-gpu"]) == wheelhouse._torch_index(PI4B) == []
+    monkeypatch.setenv("MUSGD_TORCH_INDEX", "https://a.b")
+    assert wheelhouse._torch_index(known["x86-gpu"]) == ["--extra-index-url", "https://a.b"]
 
 
 def test_ctrl_c_ends_pip_and_leaves_nothing(
