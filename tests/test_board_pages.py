@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from musgd_cli.hardware import boards, detection
+
 REPOSITORY = Path(__file__).parents[1]
 PAGES = {page.stem: page.read_text("utf-8") for page in (REPOSITORY / "docs/boards").glob("*.md")}
 RECORDED = {"pi4b": "pi4b", "jetson-nano": "jetson-nano", "x86-gpu": "x86-gpu"}
@@ -120,6 +122,18 @@ def test_its_links_within_the_repository_lead_somewhere(page: str) -> None:
         for heading in re.findall(r"^#+ (.+)$", PAGES[page], re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", PAGES[page])) <= headings
+
+
+def test_what_pi4bs_page_says_of_other_boards_and_of_containers() -> None:
+    page = " ".join(PAGES["pi4b"].split())
+    extras = {board.name: set(board.extras) for board in boards.BOARDS}
+    assert extras["pi4b"] == {"ncnn", "litert", "onnx"}
+    assert "installs ncnn, LiteRT and ONNX Runtime" in page
+    assert extras["pi400"] == extras["cm4"] == {"ncnn", "onnx"}
+    assert "`./install.sh --extras litert` adds it" in page
+    told = detection.detect(REPOSITORY / "tests/boards/pi4b-docker", {})
+    assert "the revision code in `/proc/cpuinfo` tells the board" in page
+    assert "revision code" in told.decided_by
 
 
 def test_pi4bs_predictions_follow_from_what_is_said_below_them() -> None:
