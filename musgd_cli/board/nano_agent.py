@@ -801,6 +801,43 @@ class Artifact(NamedTuple):
     onnx: Path
 
 
+_NOTHING = type(None)
+_KINDS: Dict[str, Tuple[type, ...]] = {
+    "files": (list,),
+    "sha256": (str,),
+    "parent_sha256": (str, _NOTHING),
+    "target": (str,),
+    "runtime": (str,),
+    "precision": (str,),
+    "precision_asked": (str,),
+    "imgsz": (int,),
+    "names": (list,),
+    "size_mb": (int, float, _NOTHING),
+    "gate": (dict, _NOTHING),
+}
+"""What is used of a record, and what it may be there."""
+
+
+def _check_kinds(record: Any) -> None:
+    """See that what is used of a record is what it should be, before minutes of measuring.
+
+    Raises:
+        ValueError: Something of it is not.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("it holds no record")
+    for field, kinds in _KINDS.items():
+        if type(record.get(field)) not in kinds:
+            raise ValueError(f"{field} is {record.get(field)!r}")
+    for name in record["files"] + record["names"]:
+        if not isinstance(name, str):
+            raise ValueError(f"{name!r} is no name")
+    verdict = (record.get("gate") or {}).get("verdict", "")
+    if not isinstance(verdict, str):
+        raise ValueError(f"the gate's verdict is {verdict!r}")
+    json.dumps(record, allow_nan=False)  # neither could the report hold such numbers
+
+
 def read_artifact(folder: Path) -> Artifact:
     """Read an artifact's record and see that its files are those it describes.
 
@@ -811,16 +848,13 @@ def read_artifact(folder: Path) -> Artifact:
     again = "copy the whole folder once more, or make it again: musgd export --target jetson-nano"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        files = [str(name) for name in record["files"]]
-        wanted, runtime = str(record["sha256"]), str(record["runtime"])
-        for field in ("target", "precision", "precision_asked", "imgsz", "names"):
-            record[field]
+        _check_kinds(record)
     except FileNotFoundError:
         raise AgentError(f"{file} does not exist", "give an artifact's folder", USAGE) from None
     except OSError as error:
         raise AgentError(f"cannot read {file}: {error.strerror}", "check it", USAGE) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise AgentError(f"{file} is no artifact's record: {error!r}", again, USAGE) from error
+    except ValueError as error:
+        raise AgentError(f"{file} is no artifact's record: {error}", again, USAGE) from error
     major = str(record.get("schema", SCHEMA)).partition(".")[0]
     if major != SCHEMA.partition(".")[0]:
         raise AgentError(
@@ -828,12 +862,13 @@ def read_artifact(folder: Path) -> Artifact:
             "copy the agent of the same musgd that made it",
             USAGE,
         )
-    if runtime != "tensorrt":
+    if record["runtime"] != "tensorrt":
         raise AgentError(
-            f"the artifact {folder} is made for {runtime}, not for TensorRT",
+            "the artifact {} is made for {}, not for TensorRT".format(folder, record["runtime"]),
             "musgd export --target jetson-nano makes the one for this board",
             USAGE,
         )
+    files: List[str] = record["files"]
     onnx = [name for name in files if name.endswith(".onnx")]
     if not onnx or any(PurePosixPath(name).name != name for name in files):
         raise AgentError(f"the artifact {folder} names no ONNX in its folder", again)
@@ -846,7 +881,7 @@ def read_artifact(folder: Path) -> Artifact:
     except OSError as error:
         what = f"cannot read {error.filename}: {error.strerror}"
         raise AgentError(what, "check the file's permissions") from error
-    found = digest.hexdigest()
+    found, wanted = digest.hexdigest(), record["sha256"]
     if found != wanted:
         raise AgentError(
             f"the model in {folder} is not the one that was exported: its sha256 is {found[:12]}…, "

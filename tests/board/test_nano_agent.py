@@ -466,6 +466,35 @@ def test_an_artifact_that_is_none_is_told(nano):
     refused(nano.bench(), 2, "artifact.json does not exist")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"precision": None},
+        {"precision_asked": 16},
+        {"gate": "x"},
+        {"gate": {"verdict": 1}},
+        {"imgsz": None},
+        {"imgsz": True},
+        {"files": "model.onnx"},
+        {"files": [1]},
+        {"names": {"0": "red"}},
+        {"size_mb": math.inf},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_told_before_all_is_measured(nano, damage):
+    file = nano.artifact / "artifact.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(nano_agent.AgentError, match="is no artifact's record: ") as told:
+        nano_agent.read_artifact(nano.artifact)
+    assert told.value.code == 2
+
+
+def test_a_record_that_is_a_list_is_told(nano):
+    (nano.artifact / "artifact.json").write_text("[]")
+    refused(nano.bench(), 2, "is no artifact's record: it holds no record")
+
+
 def test_without_trtexec_it_says_what_brings_it(nano, nano_of, tmp_path):
     nano.trtexec.unlink()
     refused(nano.bench(), 3, "no trtexec in /usr/src/tensorrt/bin/trtexec", "libnvinfer-bin")
