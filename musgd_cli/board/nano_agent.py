@@ -7,9 +7,9 @@ export --target jetson-nano`` made, and copy the report back, where ``musgd repo
     python3 nano_agent.py bench jetson-nano-tensorrt-fp16-640
     python3 nano_agent.py doctor
 
-``bench`` builds the engine with NVIDIA's ``trtexec``, keeps it beside the ONNX, times it in fresh
-processes and samples the board's INA3221 meanwhile. It ends with 0, or with 1 failed, 2 usage,
-3 this machine cannot, 130 interrupted, and says why in two lines on stderr.
+``bench`` builds the engine with NVIDIA's ``trtexec``, keeps it in this user's cache, times it in
+fresh processes and samples the board's INA3221 meanwhile. It ends with 0, or with 1 failed, 2
+usage, 3 this machine cannot, 130 interrupted, and says why in two lines on stderr.
 
 What ``trtexec`` of TensorRT 8.2 takes, prints and writes was read in NVIDIA/TensorRT, release 8.2,
 ``samples/trtexec/trtexec.cpp`` and ``samples/common/sample{Options,Inference,Reporting}.cpp``.
@@ -34,6 +34,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import (
@@ -106,6 +107,9 @@ WINDOW_S, WINDOW_FRAMES, STEADY_WINDOWS, STEADY_SPREAD = 0.5, 5, 3, 0.03
 """A warm-up is steady when the medians of its last three windows lie within 3 % of each other."""
 
 MOMENT_S, MOST_MOMENTS = 1.0, 600
+
+KEPT_S = 30 * 86400.0
+"""An engine that nobody has used for so long is cleared at the next build."""
 
 SPARE_BYTES = 32 << 20
 """Free disk that is left to the system when an engine is built."""
@@ -842,7 +846,8 @@ def read_artifact(folder: Path) -> Artifact:
     """Read an artifact's record and see that its files are those it describes.
 
     Raises:
-        AgentError: It is no artifact, one for another runtime, incomplete or not what was exported.
+        AgentError: It is no artifact, one for another runtime, incomplete, not what was exported,
+            or with more in it than a model.
     """
     file = folder / "artifact.json"
     again = "copy the whole folder once more, or make it again: musgd export --target jetson-nano"
@@ -870,8 +875,14 @@ def read_artifact(folder: Path) -> Artifact:
         )
     files: List[str] = record["files"]
     onnx = [name for name in files if name.endswith(".onnx")]
-    if not onnx or any(PurePosixPath(name).name != name for name in files):
-        raise AgentError(f"the artifact {folder} names no ONNX in its folder", again)
+    if len(onnx) != 1 or PurePosixPath(onnx[0]).name != onnx[0]:
+        raise AgentError(f"the artifact {folder} names no ONNX in its folder, or several", again)
+    # An engine is machine code; one that comes with a model could be anybody's.
+    for name in files:
+        if name not in (onnx[0], onnx[0] + ".data", onnx[0] + "_data"):
+            raise AgentError(
+                f"the artifact {folder} holds more than an ONNX and its data: {name}", again
+            )
     digest = hashlib.sha256()
     try:
         for name in sorted(files):
@@ -1039,28 +1050,33 @@ def engine_for(
     """Return the engine of a model, built now unless it was built here before.
 
     An engine runs on the GPU and the TensorRT that it was built by, so its name tells both, and
-    what it was built from.
+    what it was built from. It is machine code, so none is taken from beside a model.
 
     Raises:
         AgentError: It cannot be built, or not be kept.
     """
     flags = ["--fp16", f"--workspace={workspace_mb}"]
-    onnx_sha256 = hashlib.sha256(artifact.onnx.read_bytes()).hexdigest()
-    key = hashlib.sha256("\n".join([onnx_sha256, version, board, *flags]).encode()).hexdigest()
+    built_from = [artifact.record["sha256"], version, board, *flags]
+    key = hashlib.sha256("\n".join(built_from).encode()).hexdigest()
     name = f"{board}-trt{version}-{key[:16]}.engine"
-    path = artifact.folder / name
+    cache = _cache()
+    path = cache / name
     if path.is_file() and path.stat().st_size:
         say(f"engine: {path} was built before")
+        with suppress(OSError):  # it is root's, of a run with sudo
+            os.utime(str(path), ns=(int(time.time() * 1e9), path.stat().st_mtime_ns))
         return Engine(path, flags, was_there=True)
-    needed = 2 * artifact.onnx.stat().st_size + SPARE_BYTES
-    free = _free_bytes(artifact.folder)
+    _clear(cache)
+    needed = 2 * sum((artifact.folder / file).stat().st_size for file in artifact.record["files"])
+    needed += SPARE_BYTES
+    free = _free_bytes(cache)
     if free < needed:
         raise AgentError(
-            f"no space to build in {artifact.folder}: {free >> 20} MB are free, and an engine may "
+            f"no space to build in {cache}: {free >> 20} MB are free, and an engine may "
             f"take {needed >> 20} MB",
             "free some disk space",
         )
-    handle, temporary = _temporary(artifact.folder, name)
+    handle, temporary = _temporary(cache, name)
     os.close(handle)
     try:
         say(f"building {path} with TensorRT {version}: this takes minutes on a Nano")
@@ -1074,8 +1090,8 @@ def engine_for(
             ]
         )
         if done.code != 0:
-            _raise_unbuilt(done, artifact, tree)
-        if not os.path.getsize(temporary) or _free_bytes(artifact.folder) < 1 << 20:
+            _raise_unbuilt(done, artifact, cache, tree)
+        if not os.path.getsize(temporary) or _free_bytes(cache) < 1 << 20:
             # trtexec of 8.2 does not notice when the last of an engine does not fit.
             _raise_full(path)
         _put(temporary, path)
@@ -1083,6 +1099,34 @@ def engine_for(
         if os.path.exists(temporary):
             os.unlink(temporary)
     return Engine(path, flags, was_there=False)
+
+
+def _cache() -> Path:
+    """Return the folder of engines, which is nobody's but this user's.
+
+    Raises:
+        AgentError: There can be none.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+        folder = base / "musgd" / "engines"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(str(folder), 0o700)
+    except (OSError, KeyError, RuntimeError) as error:  # the latter two: a user without a home
+        raise AgentError(
+            f"engines cannot be kept: {error}",
+            "set XDG_CACHE_HOME to a folder with some room that you may write to",
+        ) from error
+    return folder
+
+
+def _clear(cache: Path) -> None:
+    """Remove the engines that nobody has used of late, and what a cut of the power left."""
+    for path in cache.iterdir():
+        with suppress(OSError):  # another process clears it, too
+            if time.time() - path.stat().st_atime > KEPT_S:
+                path.unlink()
 
 
 def _free_bytes(folder: Path) -> int:
@@ -1093,7 +1137,7 @@ def _raise_full(path: Path) -> NoReturn:
     raise AgentError(f"cannot write {path}: the disk is full", "free some disk space")
 
 
-def _raise_unbuilt(done: Done, artifact: Artifact, tree: Tree) -> NoReturn:
+def _raise_unbuilt(done: Done, artifact: Artifact, cache: Path, tree: Tree) -> NoReturn:
     """Say why no engine was built."""
     text = "\n".join(done.lines).lower()
     if done.code == -signal.SIGKILL or "out of memory" in text or "outofmemory" in text:
@@ -1103,8 +1147,8 @@ def _raise_unbuilt(done: Done, artifact: Artifact, tree: Tree) -> NoReturn:
             "sudo fallocate -l 4G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile "
             "&& sudo swapon /swapfile, end the desktop with sudo init 3, or try --workspace 256",
         )
-    if "saving engine to file failed" in text or _free_bytes(artifact.folder) < 1 << 20:
-        _raise_full(artifact.folder)
+    if "saving engine to file failed" in text or _free_bytes(cache) < 1 << 20:
+        _raise_full(cache)
     _raise_unknown_flag(done)
     if b"QuantizeLinear" in artifact.onnx.read_bytes():
         raise AgentError(

@@ -33,6 +33,8 @@ class Nano:
         self.trtexec.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {FAKE} "$@"\n')
         self.trtexec.chmod(0o755)
         self.artifact = folder / "jetson-nano-tensorrt-fp16-320"
+        self.home = folder / "home"
+        self.engines = self.home / ".cache/musgd/engines"
         self.how: dict[str, Any] = {}
         self.describe()
 
@@ -65,7 +67,11 @@ class Nano:
         """Start the agent as a board would: its own file, and no package of anybody's."""
         return subprocess.Popen(
             [sys.executable, "-I", "-S", NANO_AGENT, *arguments],
-            env={"PATH": os.environ["PATH"], "FAKE_TRTEXEC": json.dumps(self.how)},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "FAKE_TRTEXEC": json.dumps(self.how),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -91,11 +97,9 @@ class Nano:
         return json.loads(file.read_text())
 
     def left(self) -> set[str]:
-        """What lies in the artifact's folder besides the artifact."""
-        return {path.name for path in self.artifact.rglob("*") if path.is_file()} - {
-            "model.onnx",
-            "artifact.json",
-        }
+        """What lies in the artifact's folder besides the artifact, and in the home folder."""
+        found = [*self.artifact.rglob("*"), *self.home.rglob("*")]
+        return {path.name for path in found if path.is_file()} - {"model.onnx", "artifact.json"}
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from musgd_cli.board import NANO_AGENT, nano_agent
 from musgd_cli.hardware import boards, detect
 from musgd_cli.hardware.power import find_meters
 from musgd_cli.records import SCHEMA, BenchReport, BenchReports, Gate
+from musgd_cli.storage import sha256_of
 
 GATE = Gate(
     verdict="passed",
@@ -271,13 +272,64 @@ def test_it_says_how_it_goes_and_what_came_of_it(measured):
 
 def test_an_engine_is_kept_for_its_model_version_and_board(measured, tmp_path):
     nano, _, _ = measured
-    (engine,) = nano.artifact.glob("*.engine")
+    (engine,) = nano.engines.iterdir()
     assert engine.name.startswith("jetson-nano-trt8.2.1-")
+    assert engine.suffix == ".engine"
+    assert nano.engines.stat().st_mode & 0o777 == 0o700
     again = nano.bench("--out", str(tmp_path / "again.json"))  # others read the one report
     assert again.returncode == 0
     assert "was built before" in again.stderr
-    assert len(list(nano.artifact.glob("*.engine"))) == 1
-    assert not [path for path in nano.artifact.iterdir() if path.name.startswith(".")]
+    assert list(nano.engines.iterdir()) == [engine]
+    assert {path.name for path in nano.artifact.iterdir()} == {
+        *("model.onnx", "artifact.json", "bench")
+    }
+
+
+def test_an_engine_that_came_with_a_model_is_not_loaded(nano):
+    assert nano.bench().returncode == 0
+    (engine,) = nano.engines.iterdir()
+    engine.rename(nano.artifact / engine.name)
+    done = nano.bench()
+    assert done.returncode == 0, done.stderr
+    assert "building " in done.stderr
+    files = ("model.onnx", engine.name)
+    sha256 = sha256_of([nano.artifact / name for name in files])
+    nano.describe(files=files, sha256=sha256)
+    refused(nano.bench(), 1, f"holds more than an ONNX and its data: {engine.name}", "musgd export")
+
+
+def test_other_data_of_the_same_onnx_is_another_engine(nano):
+    """An ONNX's graph can be that of another model, where its weights lie in a file beside it."""
+    files = ("model.onnx", "model.onnx.data")
+    for n, weights in enumerate((b"these", b"those"), 1):
+        (nano.artifact / files[1]).write_bytes(weights)
+        nano.describe(files=files, sha256=sha256_of([nano.artifact / name for name in files]))
+        assert nano.bench().returncode == 0
+        assert len(list(nano.engines.iterdir())) == n
+
+
+def test_engines_that_nobody_uses_are_cleared_by_the_next_build(nano):
+    nano.engines.mkdir(parents=True)
+    nano.engines.chmod(0o755)
+    month_ago = time.time() - 31 * 86400
+    for name, used in (("old", month_ago), (".of-a-cut", month_ago), ("new", time.time())):
+        (nano.engines / name).touch()
+        os.utime(nano.engines / name, (used, month_ago))
+    assert nano.bench().returncode == 0
+    assert nano.engines.stat().st_mode & 0o777 == 0o700
+    (engine,) = (path for path in nano.engines.iterdir() if path.name != "new")
+    os.utime(engine, (month_ago, month_ago))
+    assert nano.bench().returncode == 0
+    assert engine.stat().st_atime > month_ago + 86400
+    assert engine.stat().st_mtime == pytest.approx(month_ago)  # when it was built
+
+
+def test_without_a_folder_for_engines_it_says_where_there_could_be_one(nano, monkeypatch, capsys):
+    file = nano.root / "file"
+    file.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    assert nano_agent.main(["bench", str(nano.artifact), "--root", str(nano.root)]) == 1
+    assert "mend: set XDG_CACHE_HOME to a folder" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- power
@@ -513,7 +565,7 @@ def test_a_trtexec_elsewhere_is_taken(nano, tmp_path):
 
 def test_an_engine_that_was_cut_short_is_built_anew(nano):
     assert nano.bench().returncode == 0
-    (engine,) = nano.artifact.glob("*.engine")
+    (engine,) = nano.engines.iterdir()
     whole = engine.read_bytes()
     engine.write_bytes(b"half of an eng")
     done = nano.bench()
@@ -532,6 +584,7 @@ def test_a_report_is_never_written_over(nano):
 def test_a_full_disk_is_seen_before_minutes_of_building(nano, monkeypatch, capsys):
     usage = shutil.disk_usage(nano.root)._replace(free=9 << 20)
     monkeypatch.setattr(nano_agent.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(nano.home / ".cache"))
     code = nano_agent.main(["bench", str(nano.artifact), "--root", str(nano.root)])
     assert code == 1
     assert "9 MB are free" in capsys.readouterr().err
@@ -545,6 +598,7 @@ def test_a_report_that_does_not_fit_is_not_kept_by_half(nano, monkeypatch, capsy
     assert nano.bench().returncode == 0
     before = nano.left()
     monkeypatch.setattr(nano_agent.os, "fsync", full)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(nano.home / ".cache"))
     short = ["--duration", "1", "--repeats", "1", "--warmup", "0", "--idle", "0"]
     code = nano_agent.main(["bench", str(nano.artifact), "--root", str(nano.root), *short])
     assert code == 1
@@ -567,7 +621,7 @@ def test_ctrl_c_leaves_nothing_half_done(nano, phase):
     assert {name for name in nano.left() if not name.endswith(".engine")} == set()
     assert len(nano.left()) == (0 if phase == "building" else 1)
     assert (
-        str(nano.artifact)
+        str(nano.home)
         not in subprocess.run(["ps", "-eo", "args"], capture_output=True).stdout.decode()
     )
 
