@@ -988,7 +988,7 @@ def find_trtexec(given: Optional[str], tree: Tree, host: Mapping[str, Any]) -> P
         path = Path(given)
         if not path.is_file():
             raise AgentError(f"{given} does not exist", "check --trtexec", USAGE)
-        return path
+        return path.absolute()  # a bare name would be looked for in the PATH
     path = tree.locate(TRTEXEC)
     if path.is_file():
         return path
@@ -1606,6 +1606,7 @@ def _utc(seconds: float) -> str:
 
 def _temporary(folder: Path, name: str) -> Tuple[int, str]:
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         return tempfile.mkstemp(prefix=f".{name}.", dir=str(folder))
     except OSError as error:
         _raise_unwritten(folder / name, error)
@@ -1633,10 +1634,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         AgentError: It cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _raise_unwritten(path, error)
     handle, temporary = _temporary(path.parent, path.name)
     try:
         try:
@@ -1652,28 +1649,32 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _raise_unwritten(path: Path, error: OSError) -> NoReturn:
-    mend = "choose a folder you may write to"
+    mend = "--out FILE.json, in a folder you may write to"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         mend = "free some disk space"
     raise AgentError(f"cannot write {path}: {error.strerror or error}", mend)
 
 
 def _report_file(artifact: Artifact, out: Optional[str]) -> Path:
-    """Return where the report goes: a file that is not there yet.
+    """Return where the report goes: a file that is not there yet, and that can be written.
 
     Raises:
-        AgentError: ``--out`` is there already.
+        AgentError: ``--out`` is there already, or nothing can be written there.
     """
     if out is not None:
         path = Path(out)
-        if path.exists():
+        if os.path.exists(out):  # that of 3.6's Path raises where it may not look
             raise AgentError(f"{out} exists already", "choose another --out", USAGE)
-        return path
-    stem = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path, number = artifact.folder / "bench" / (stem + ".json"), 1
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{stem}-{number}.json")
+    else:
+        stem = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path, number = artifact.folder / "bench" / (stem + ".json"), 1
+        while path.exists():
+            number += 1
+            path = path.with_name(f"{stem}-{number}.json")
+    # Found out now, and not when all is measured.
+    handle, temporary = _temporary(path.parent, path.name)
+    os.close(handle)
+    os.unlink(temporary)
     return path
 
 

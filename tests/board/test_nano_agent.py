@@ -563,6 +563,15 @@ def test_a_trtexec_elsewhere_is_taken(nano, tmp_path):
     refused(nano.bench("--trtexec", str(tmp_path / "broken")), 3, "cannot run")
 
 
+def test_a_bare_name_is_that_of_a_file_here(nano, tmp_path, monkeypatch):
+    """What runs a program without a slash in its name looks for it in the PATH."""
+    (tmp_path / "mine").touch()
+    monkeypatch.chdir(tmp_path)
+    tree = nano_agent.Tree(nano.root)
+    for given in ("mine", "./mine"):
+        assert nano_agent.find_trtexec(given, tree, {}) == tmp_path / "mine"
+
+
 def test_an_engine_that_was_cut_short_is_built_anew(nano):
     assert nano.bench().returncode == 0
     (engine,) = nano.engines.iterdir()
@@ -579,6 +588,15 @@ def test_a_report_is_never_written_over(nano):
     out.write_text("mine")
     refused(nano.bench("--out", str(out)), 2, "exists already")
     assert out.read_text() == "mine"
+
+
+def test_a_report_that_cannot_be_written_is_told_before_all_is_measured(nano):
+    out = nano.root / "file/report.json"
+    out.parent.touch()
+    done = nano.bench("--out", str(out))
+    refused(done, 1, f"cannot write {out}", "--out FILE.json")
+    assert "building" not in done.stderr
+    assert nano.left() == set()
 
 
 def test_a_full_disk_is_seen_before_minutes_of_building(nano, monkeypatch, capsys):
