@@ -24,6 +24,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import statistics
@@ -1710,17 +1711,26 @@ def _count(text: str) -> int:
     return value
 
 
+def _called() -> str:
+    """Return what to type for this program: install.sh puts a ``musgd`` beside it that runs it."""
+    own = Path(sys.argv[0])
+    if own.name == "musgd" or own.with_name("musgd").is_file():
+        return "musgd"
+    return "python3 " + shlex.quote(sys.argv[0])
+
+
 def parser() -> Parser:
     """Return the command line's grammar."""
     whole = Parser(
-        prog="nano_agent.py",
+        prog=_called(),
         description="Measure a musgd artifact on a Jetson with JetPack 4.6.",
-        epilog="example: python3 nano_agent.py bench jetson-nano-tensorrt-fp16-640",
+        epilog="example: %(prog)s bench jetson-nano-tensorrt-fp16-640",
     )
     whole.add_argument("--version", action="version", version="musgd " + VERSION)
     verbs = whole.add_subparsers(dest="verb", metavar="bench|doctor")
     verbs.required = True
     doctor = verbs.add_parser("doctor", help="say what this board is, as JSON")
+    doctor.add_argument("--json", action="store_true", help="its only form, as musgd's own has it")
     bench = verbs.add_parser("bench", help="build, time and meter an artifact")
     bench.add_argument("artifact", metavar="ARTIFACT_DIR", help="its folder, copied here")
     bench.add_argument(

@@ -9,6 +9,7 @@ import ast
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_it_is_of_this_musgd():
 @pytest.mark.parametrize("board", JETSONS)
 def test_doctor_tells_what_musgd_doctor_tells(board):
     done = subprocess.run(
-        [sys.executable, "-I", "-S", NANO_AGENT, "doctor", "--root", BOARDS / board],
+        [sys.executable, "-I", "-S", NANO_AGENT, "doctor", "--json", "--root", BOARDS / board],
         capture_output=True,
         text=True,
         check=True,
@@ -655,4 +656,16 @@ def test_ctrl_c_leaves_nothing_half_done(nano, phase):
     ],
 )
 def test_a_wrong_command_line_is_told_in_two_lines(nano, arguments, words):
-    refused(nano.run(*arguments), 2, words)
+    done = nano.run(*arguments)
+    refused(done, 2, words, f"\nmend: python3 {shlex.quote(NANO_AGENT)} ")
+    assert done.stderr.endswith(" --help\n")
+
+
+def test_it_is_named_as_it_was_called(tmp_path, monkeypatch):
+    here = tmp_path / "a folder"
+    here.mkdir()
+    monkeypatch.setattr(sys, "argv", [f"{here}/nano_agent.py"])
+    assert nano_agent.parser().prog == f"python3 '{here}/nano_agent.py'"
+    (here / "musgd").touch()  # what install.sh puts there runs it
+    assert nano_agent.parser().prog == "musgd"
+    assert "example: musgd bench " in nano_agent.parser().format_help()
