@@ -73,6 +73,7 @@ class Machine:
     def put(self, name: str, text: str) -> None:
         """Put a program on the PATH."""
         file = self.folder / "bin" / name
+        file.unlink(missing_ok=True)  # a lent one is a link to the real machine's
         file.write_text(text)
         file.chmod(0o755)
 
