@@ -227,14 +227,16 @@ EOF
 }
 
 # Of Debian's packages those that are not there. What cannot be asked of a recorded machine, or where
-# there is no dpkg, is left to the steps themselves.
+# there is no dpkg-query, is left to the steps themselves.
 missing_packages() {
     [ -z "$tree" ] || return 0
-    command -v dpkg >/dev/null || return 0
+    command -v dpkg-query >/dev/null || return 0
     list=libstdc++6
     "$python" -P -c 'import ensurepip, venv' 2>/dev/null || list="$(venv_package) $list"
     for package in $list; do
-        dpkg -s "$package" 2>/dev/null | grep -q '^Status: .* installed$' || printf '%s ' "$package"
+        # Of two architectures there are two lines, and dpkg -s would tell of neither.
+        dpkg-query -W -f='${db:Status-Abbrev}\n' "$package" 2>/dev/null | grep -q '^.i' ||
+            printf '%s ' "$package"
     done
 }
 
