@@ -15,9 +15,9 @@ detect() {
     read_userland
     read_arch
     l4t=$(sed -nE 's/.*R([0-9]+) \(release\), REVISION: ([0-9.]+).*/\1.\2/p' \
-        "$tree/etc/nv_tegra_release" 2>/dev/null) || :
+        "$(located etc/nv_tegra_release)" 2>/dev/null) || :
     revision=$(read_revision)
-    ram_mb=$(awk '$1 == "MemTotal:" { print int($2 / 1024) }' "$tree/proc/meminfo" 2>/dev/null) || :
+    ram_mb=$(awk '$1 == "MemTotal:" { print int($2 / 1024) }' "$(located proc/meminfo)" 2>/dev/null) || :
     if [ -z "$ram_mb" ] && [ -n "$revision" ]; then
         ram_mb=$((256 << (revision >> 20 & 7)))
     fi
@@ -69,7 +69,7 @@ by_device_tree() {
 # A Jetson without its device tree, as in a container. TNSPEC begins id-fab-sku- or id-sku-fab-.
 by_l4t() {
     [ -n "$l4t" ] || return 1
-    spec=$(sed -n 's/^TNSPEC //p' "$tree/etc/nv_boot_control.conf" 2>/dev/null) || :
+    spec=$(sed -n 's/^TNSPEC //p' "$(located etc/nv_boot_control.conf)" 2>/dev/null) || :
     decided_by='TNSPEC of nv_boot_control.conf'
     board=$(printf '%s\n' "$spec" | awk -F'|' '
         FNR == NR {
@@ -85,7 +85,7 @@ by_l4t() {
     [ -z "$board" ] || return 0
     decided_by='nv_tegra_release and processor'
     [ "$(cpuinfo 'CPU part' | sort -u)" = 0xd07 ] || return 1 # Cortex-A57
-    top_khz=$(cat "$tree/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq" 2>/dev/null) || :
+    top_khz=$(cat "$(located sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq)" 2>/dev/null) || :
     [ "${top_khz:-0}" -le "$NANO_MAX_KHZ" ] || return 1
     board=jetson-nano
     [ -z "$ram_mb" ] || [ "$ram_mb" -gt "$NANO_2GB_MAX_MB" ] || board=jetson-nano-2gb
@@ -127,13 +127,45 @@ by_processor() {
     esac
 }
 
+# ---- where they are -------------------------------------------------------------------------------
+
+# located PATH: where a path, given from the root without a leading slash, really lies: the links of a
+# recorded tree are followed as if it were /, so none leads out of it.
+located() {
+    if [ -z "$tree" ]; then
+        printf '/%s\n' "$1"
+        return
+    fi
+    place='' ahead=$1 links=0
+    while [ -n "$ahead" ]; do
+        part=${ahead%%/*}
+        ahead=${ahead#"$part"}
+        ahead=${ahead#/}
+        case $part in
+            '' | .) continue ;;
+            ..) place=${place%/*} && continue ;;
+        esac
+        if [ -L "$tree$place/$part" ]; then
+            links=$((links + 1))
+            [ "$links" -le 40 ] || return 1 # path_resolution(7)
+            to=$(readlink "$tree$place/$part")
+            case $to in /*) place= ;; esac
+            ahead=$to/$ahead
+        else
+            place=$place/$part
+        fi
+    done
+    printf '%s\n' "$tree$place"
+}
+
 # ---- the facts ------------------------------------------------------------------------------------
 
 # device_tree PROPERTY: its bytes. Docker masks /sys/firmware; bound to /host it can be read.
 device_tree() {
     for folder in proc/device-tree sys/firmware/devicetree/base host/firmware/devicetree/base; do
-        if [ -s "$tree/$folder/$1" ]; then
-            cat "$tree/$folder/$1"
+        file=$(located "$folder/$1") || continue
+        if [ -s "$file" ]; then
+            cat "$file"
             return
         fi
     done
@@ -141,7 +173,7 @@ device_tree() {
 
 # cpuinfo FIELD: its values, one a line.
 cpuinfo() {
-    sed -nE "s/^$1[[:space:]]*:[[:space:]]*//p" "$tree/proc/cpuinfo" 2>/dev/null || :
+    sed -nE "s/^$1[[:space:]]*:[[:space:]]*//p" "$(located proc/cpuinfo)" 2>/dev/null || :
 }
 
 # A Raspberry Pi's revision code as a number, where it is one of the new style (bit 23).
@@ -162,7 +194,7 @@ read_userland() {
     for program in bin/sh usr/bin/sh usr/bin/python3; do
         # ELF: magic, then EI_CLASS at byte 4, and e_machine at 18.
         # shellcheck disable=SC2046 # one byte a word
-        set -- $(od -An -v -tu1 -N20 "$tree/$program" 2>/dev/null)
+        set -- $(od -An -v -tu1 -N20 "$(located "$program")" 2>/dev/null)
         [ "$#,${1-},${2-},${3-},${4-}" = '20,127,69,76,70' ] || continue
         [ "$5" -eq 2 ] && bits=64 || bits=32
         shift 18
@@ -175,7 +207,7 @@ read_userland() {
         return 0
     done
     # dpkg writes the native architecture first.
-    case $(head -n 1 "$tree/var/lib/dpkg/arch" 2>/dev/null) in
+    case $(head -n 1 "$(located var/lib/dpkg/arch)" 2>/dev/null) in
         amd64) bits=64 programs=x86_64 ;;
         arm64) bits=64 programs=aarch64 ;;
         armhf) bits=32 programs=armv7l ;;
@@ -189,7 +221,7 @@ read_arch() {
         arch=$(uname -m)
         return
     fi
-    arch=$(cat "$tree/proc/sys/kernel/arch" 2>/dev/null) || : # since Linux 6.1
+    arch=$(cat "$(located proc/sys/kernel/arch)" 2>/dev/null) || : # since Linux 6.1
     [ -z "$arch" ] || return 0
     if [ "$(cpuinfo 'CPU architecture' | head -n 1)" = 8 ]; then
         arch=aarch64
@@ -209,13 +241,17 @@ has_gpu() {
     if [ -z "$tree" ]; then
         has_nvidia_gpu
     else
-        grep -qs '^Model:[[:space:]]*.' "$tree"/proc/driver/nvidia/gpus/*/information
+        for folder in "$(located proc/driver/nvidia/gpus)"/*; do
+            ! grep -qs '^Model:[[:space:]]*.' \
+                "$(located "proc/driver/nvidia/gpus/${folder##*/}/information")" || return 0
+        done
+        return 1
     fi
 }
 
 # The newest python3.N of a recorded tree.
 recorded_python() {
-    for file in "$tree"/usr/bin/python3.* "$tree"/usr/local/bin/python3.*; do
-        [ -e "$file" ] && printf '%s\n' "${file##*/python}"
+    for file in "$(located usr/bin)"/python3.* "$(located usr/local/bin)"/python3.*; do
+        printf '%s\n' "${file##*/python}"
     done | grep -E '^3\.[0-9]+$' | sort -t. -k2n | tail -n 1
 }

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -141,6 +142,22 @@ def test_swap_is_planned_for_its_flag_alone(repository: Path) -> None:
     _, plan, err = plan_of(repository, BOARDS / "pi-zero2", "--with-swap", "--prefix", "/srv/m/")
     assert plan["swap"].startswith("/srv/m/swap, 2048 MB")
     assert (plan["disk"], err) == ("3 GB", "")
+
+
+def test_a_link_of_a_recorded_tree_leads_nowhere_else(repository: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(BOARDS / "pi4b", tree)
+    for link, to in (("bin/sh", "/bin/dash"), ("bin/dash", "../../../usr/lib/dash")):
+        (tree / link).unlink(missing_ok=True)
+        (tree / link).symlink_to(to)
+    (tree / "usr/lib").mkdir(parents=True, exist_ok=True)
+    shutil.copy(BOARDS / "pi4b/bin/sh", tree / "usr/lib/dash")
+    (tree / "usr/bin/sh").unlink(missing_ok=True)
+    (tree / "proc/meminfo").unlink()
+    (tree / "proc/meminfo").symlink_to("/proc/meminfo")  # round and round
+    _, plan, err = plan_of(repository, tree)
+    # By its revision code a Pi of 4 GB.
+    assert plan["system"] == "aarch64, Python 3.11, 4096 MB", err
 
 
 def test_a_recorded_machine_is_only_planned_for(repository: Path) -> None:
