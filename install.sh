@@ -111,7 +111,7 @@ set_up() {
     read_project
     distrust_stamps
     ensure venv "$base" make_venv
-    ensure torch "$torch" install_torch
+    ensure torch "$(torch_kind) $torch" install_torch
     ensure musgd "$wanted" install_musgd
     [ "$steps" -lt 4 ] || ensure tools "$wanted" install_tools
     leave
@@ -173,6 +173,10 @@ install_torch() {
         begin_step "torch as pip finds it${index:+ ($index does not answer)}"
         need_disk "$CUDA_TORCH_GB" "$disk_folder"
         set --
+    fi
+    if [ "$(torch_kind)" = cuda ] && has_cpu_torch; then
+        # To pip it is the version that is asked for, so it would stay.
+        logged "$venv/bin/python" -P -m pip uninstall --yes torch torchvision || explain "pip failed"
     fi
     old_ifs=$IFS
     IFS='
@@ -297,6 +301,16 @@ EOF
 has_nvidia_gpu() {
     [ -n "$(ls /proc/driver/nvidia/gpus 2>/dev/null)" ] ||
         nvidia-smi -L 2>/dev/null | grep -q '^GPU '
+}
+
+torch_kind() {
+    has_nvidia_gpu && echo cuda || echo cpu
+}
+
+has_cpu_torch() {
+    "$venv/bin/python" -P -c \
+        'import sys; from importlib.metadata import version as v; sys.exit(not v("torch").endswith("+cpu"))' \
+        2>/dev/null
 }
 
 # A name server that hangs cannot be interrupted from Python; a timer ends the whole process.

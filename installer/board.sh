@@ -237,7 +237,7 @@ install_venv() {
         read_project
         base=$board_base
         wanted=$board_wanted
-        ensure torch "$torch" install_torch
+        ensure torch "$(torch_kind) $torch" install_torch
     fi
     ensure musgd "$wanted" install_for_board
     rm -rf "$state/cache"

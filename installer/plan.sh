@@ -3,6 +3,8 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # what it sets is read there, and the reverse
 
 BENCH_GB=1     # the engines without torch: 275 MB unpacked on ARM, as much again while pip works
+EXPORT_GB=2    # litert-export besides: 1 GB (pyproject.toml), and its downloads
+TENSORRT_GB=5  # and TensorRT: a wheel of some 2 GB, and that unpacked; not measured by us
 RUNS_MB=900    # memory to bench, as musgd doctor has it
 TRAINS_MB=3500 # and to train
 OLDEST_AGENT_PYTHON='(3, 6)'
@@ -46,7 +48,6 @@ plan_venv() {
         source_sum=$(source_sum)
     fi
     what=$extras
-    wanted="$source_sum $extras"
     need_gb=$BENCH_GB
     torch_step=
     if trains; then
@@ -55,6 +56,9 @@ plan_venv() {
         # On ARM PyPI's own is for the CPU, up to where pyproject.toml lets it go.
         [ -n "$offline" ] || [ "$programs" != x86_64 ] || torch_step=yes
     fi
+    case ,$extras, in *,litert-export,*) need_gb=$((need_gb + EXPORT_GB)) ;; esac
+    case ,$extras, in *,tensorrt,*) need_gb=$((need_gb + TENSORRT_GB)) ;; esac
+    wanted="$source_sum $extras${torch_step:+ $(torch_kind)}"
     packages=$(missing_packages)
     packages=${packages% }
     if [ -n "$packages" ] && [ -n "$no_apt$offline" ]; then
@@ -74,7 +78,7 @@ refuse_extras() {
 
 trains() {
     case ,$extras, in
-        *,train,* | *,quantize,* | *,prune,* | *,tune,*) ;;
+        *,train,* | *,quantize,* | *,prune,* | *,tune,* | *,litert-export,*) ;;
         *) return 1 ;;
     esac
 }

@@ -36,6 +36,7 @@ case "$*" in
     "-c import cv2"*) exit ${SMOKE:-0} ;;
     "-c import sys; sys.modules"*"import ${SMOKE_OF:-nothing}") exit ${SMOKE:-0} ;;
     "-c import sys; sys.modules"*) ;;
+    "-c import sys; from importlib.metadata"*+cpu*) [ -n "${CPU_TORCH:-}" ] ;;
     "-c import sys; from importlib.metadata"*) echo 4.9.0.80 ;;
     "-c from importlib.metadata"*) [ -z "${NO_DESKTOP_OPENCV:-}" ] || exit 1; echo 4.9.0.80 ;;
     "- http"*)

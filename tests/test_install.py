@@ -262,6 +262,17 @@ def test_a_machine_with_a_gpu_takes_torch_as_pip_finds_it(machine: Machine) -> N
     assert machine.notes()[0].startswith("pip install --progress-bar off torch>=")
 
 
+def test_a_gpu_that_comes_later_brings_another_torch(machine: Machine) -> None:
+    machine.install("demo")
+    machine.notes()
+    machine.put("nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\n")
+    assert machine.install("demo", CPU_TORCH="1")[0] == 0
+    gone, torch, demo = machine.notes()
+    assert gone == "pip uninstall --yes torch torchvision"
+    assert torch.startswith("pip install --progress-bar off torch>=")
+    assert demo == "musgd demo"
+
+
 @pytest.fixture
 def index() -> Iterator[str]:
     """A package index that has a page for torch."""

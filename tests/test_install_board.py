@@ -135,6 +135,22 @@ def test_training_on_a_pi_takes_a_torch_that_its_cores_can_run(repository: Path)
     assert "torch>=2.6,<2.10; platform_machine == 'aarch64'" in pins
 
 
+@pytest.mark.parametrize(
+    ("tree", "extra", "torch", "disk"),
+    [
+        ("pi4b", "tensorrt", "none", "6 GB"),
+        ("pi4b", "litert-export", "below 2.10", "6 GB"),
+        ("x86-gpu", "tensorrt", "with CUDA", "15 GB"),
+    ],
+)
+def test_what_brings_gigabytes_is_planned_for(
+    repository: Path, tree: str, extra: str, torch: str, disk: str
+) -> None:
+    _, plan, _ = plan_of(repository, BOARDS / tree, "--extras", extra)
+    assert plan["torch"].startswith(torch)
+    assert plan["disk"] == disk
+
+
 def test_swap_is_planned_for_its_flag_alone(repository: Path) -> None:
     _, plan, err = plan_of(repository, BOARDS / "pi-zero2")
     assert "swap" not in plan
@@ -397,6 +413,19 @@ def test_what_somebody_removed_is_made_again(machine: Machine, lost: str) -> Non
     assert machine.install("--yes")[0] == 0
     assert len(machine.notes()) == 2  # pip's
     assert lost == "musgd" or file.exists()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="torch is a step of its own on x86-64")
+def test_a_gpu_that_comes_later_is_more_to_do(machine: Machine) -> None:
+    train = ("--yes", "--extras", "train")
+    machine.put("df", "#!/bin/sh\necho Filesystem\necho / 9 9 99999999 1% /\n")
+    assert machine.install(*train)[0] == 0
+    assert machine.install(*train)[2][-1].startswith("nothing to do")
+    machine.put("nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\n")
+    machine.notes()
+    assert machine.install(*train, CPU_TORCH="1")[0] == 0
+    assert machine.notes()[0] == "pip uninstall --yes torch torchvision"
+    assert machine.install(*train)[2][-1].startswith("nothing to do")
 
 
 def test_a_failed_change_is_not_taken_for_what_was_there(machine: Machine) -> None:
