@@ -237,14 +237,26 @@ logged() {
 
 # The commonest reasons by their words in the log; else its last error.
 explain() {
+    last=$(sed -nE 's/^ *([A-Za-z0-9._]*(Error|ERROR): .*)/\1/p' "$log" | tail -n 1)
     if grep -q 'No space left on device' "$log"; then
         die 1 "the disk is full" "free some space, then run $self again"
-    elif grep -qE 'after connection broken by|Max retries exceeded|Read timed out' "$log"; then
+    elif is_unreachable; then
         die 1 "pip cannot reach its package index" \
             "check the network, the proxy and pip's settings (pip config list), then run $self again"
     fi
-    last=$(sed -nE 's/^ *([A-Za-z]*(Error|ERROR): .*)/\1/p' "$log" | tail -n 1)
     die 1 "$1: ${last:-no reason given}" "read $log, then run $self again"
+}
+
+# A retry in the log may have gone well. After an outage pip ends with what it also says of a package
+# that there is not; but then it had no retry left, and knew of no version.
+is_unreachable() {
+    case $last in
+        *'Max retries exceeded'* | *'Read timed out'*) ;;
+        *'No matching distribution'*)
+            grep -qF 'Retry(total=0' "$log" && grep -qF 'from versions: none' "$log"
+            ;;
+        *) return 1 ;;
+    esac
 }
 
 # ---- what this machine is ----------------------------------------------------------------------

@@ -123,11 +123,22 @@ def test_a_venv_of_someone_else_is_left_alone(machine: Machine) -> None:
     assert list(machine.venv.iterdir()) == [machine.venv / "tmp"]
 
 
+RETRY = "WARNING: Retrying (Retry(total=%d, read=None)) after connection broken by 'x': /simple/y/"
+NO_VERSION = "ERROR: Could not find a version that satisfies the requirement y (from versions: %s)"
+NO_MATCH = "ERROR: No matching distribution found for y"
+
+
 @pytest.mark.parametrize(
     ("says", "error"),
     [
         (
-            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'",
+            f"{RETRY % 1}\n{RETRY % 0}\n{NO_VERSION % 'none'}\n{NO_MATCH}",
+            "error: pip cannot reach its package index",
+        ),
+        (f"{RETRY % 4}\n{NO_VERSION % '1.0, 2.0'}\n{NO_MATCH}", f"error: pip failed: {NO_MATCH}"),
+        (f"{RETRY % 4}\n{NO_VERSION % 'none'}\n{NO_MATCH}", f"error: pip failed: {NO_MATCH}"),
+        (
+            "ERROR: Exception:\npip._vendor.urllib3.exceptions.ReadTimeoutError: Read timed out.",
             "error: pip cannot reach its package index",
         ),
         ("ERROR: [Errno 28] No space left on device", "error: the disk is full"),
