@@ -341,7 +341,12 @@ EOF
 
 # need_disk GB FOLDER
 need_disk() {
-    free_gb=$(df -Pk "$2" | awk 'NR == 2 { print int($4 / 1048576) }')
+    # Both the file system's name and the folder's may have spaces.
+    free_gb=$(df -Pk "$2" | awk 'match($0, / -?[0-9]+ +[0-9]+% +\//) {
+        split(substr($0, RSTART), part, " ")
+        print int(part[1] / 1048576)
+    }')
+    free_gb=${free_gb:-0}
     [ "$free_gb" -ge "$1" ] ||
         die 3 "$free_gb GB are free in $2, and the installation needs $1" \
             "free some space, or use a larger disk"

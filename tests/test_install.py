@@ -251,7 +251,7 @@ def test_a_debian_without_python3_venv(machine: Machine) -> None:
 
 def test_a_disk_without_room(machine: Machine) -> None:
     (machine.folder / "bin/df").unlink()
-    machine.put("df", "#!/bin/sh\necho Filesystem\necho /dev/x 9000000 7000000 2000000 78% /\n")
+    machine.put("df", "#!/bin/sh\necho Filesystem\necho //nas/my disk 9 7000000 2000000 78% /a b\n")
     code, _, err = machine.install("demo")
     assert code == 3
     assert err[-2] == f"error: 1 GB are free in {machine.checkout}, and the installation needs 10"

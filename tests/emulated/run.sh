@@ -150,7 +150,7 @@ prepare_folders() {
     flock -n 9 || die 1 "another run uses $cache" "wait for it, or name another --cache"
     local needed=$FREE_GB free
     [ -z "$train" ] || needed=$TRAIN_FREE_GB
-    free=$(df -Pk "$cache" | awk 'NR == 2 { print int($4 / 1048576) }')
+    free=$(($(df -k --output=avail "$cache" | tail -n 1) / 1048576))
     [ "$free" -ge "$needed" ] || die 3 "$free GB are free in $cache, and $needed are needed" \
         "free some space, or name another --cache"
     rm -rf --one-file-system "$work" "$logs"
