@@ -217,7 +217,10 @@ add_swap() {
         as_root dd if=/dev/zero of="$prefix/swap" bs=1048576 count="$SWAP_MB" 2>/dev/null &&
             as_root chmod 600 "$prefix/swap" &&
             as_root mkswap "$prefix/swap" >/dev/null && as_root swapon "$prefix/swap"
-    } || die 1 "the swap file $prefix/swap could not be made" "run $self without --with-swap"
+    } || {
+        as_root rm -f "$prefix/swap" || :
+        die 1 "the swap file $prefix/swap could not be made" "run $self without --with-swap"
+    }
 }
 
 install_venv() {
@@ -322,7 +325,7 @@ link_command() {
 
 # ---- undoing it -----------------------------------------------------------------------------------
 
-# The names that the manifest has of NAMES go, and the link if it still leads here. No other path is
+# The names that the manifest has of NAMES go, and the links that still lead here. No other path is
 # taken from it but those of folders above them, which go where they are empty then.
 uninstall() {
     if ! is_there "$manifest"; then
@@ -330,7 +333,7 @@ uninstall() {
         return
     fi
     refuse_manifest
-    link=$(sed -n 's/^link //p' "$manifest" | tail -n 1)
+    links=$(sed -n 's/^link //p' "$manifest") # one of each HOME that this prefix was used from
     if [ -n "$dry_run" ]; then
         what_is_left | sed 's/^/remove /'
         return
@@ -345,7 +348,9 @@ uninstall() {
             *) rm -f "$prefix/$name" || : ;;
         esac
     done
-    ! leads_here || rm -f "$link" || :
+    our_links | while IFS= read -r link; do
+        rm -f "$link" || :
+    done
     left=$(what_is_left)
     [ -z "$left" ] || die 1 "still there: $(printf '%s' "$left" | tr '\n' ' ')" \
         "see to it that you may remove them, then run $self --yes $asked again"
@@ -354,8 +359,11 @@ uninstall() {
     folders=$(sed -n 's/^folder //p' "$manifest" | sed '1!G; h; $!d')
     rm -f "$manifest"
     while IFS= read -r folder; do
-        case "$prefix/:$link" in
-            "$folder"/* | *:"$folder"/*) rmdir "$folder" 2>/dev/null || : ;;
+        case "
+$prefix/
+$links" in
+            *"
+$folder"/*) rmdir "$folder" 2>/dev/null || : ;;
         esac
     done <<EOF
 $folders
@@ -369,11 +377,18 @@ what_is_left() {
     for name in $NAMES; do
         ! is_ours "$name" || ! is_there "$prefix/$name" || printf '%s\n' "$prefix/$name"
     done
-    ! leads_here || printf '%s\n' "$link"
+    our_links
 }
 
+our_links() {
+    printf '%s\n' "$links" | while IFS= read -r link; do
+        ! leads_here "$link" || printf '%s\n' "$link"
+    done
+}
+
+# leads_here LINK
 leads_here() {
-    case $(readlink "$link" 2>/dev/null) in
+    case $(readlink "$1" 2>/dev/null) in
         "$prefix/venv/bin/musgd" | "$prefix/musgd") ;;
         *) return 1 ;;
     esac

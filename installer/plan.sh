@@ -265,7 +265,7 @@ refuse_place() {
 }
 
 refuse_link() {
-    ! is_there "$link" || leads_here || die 2 "$link is there already and leads elsewhere" \
+    ! is_there "$link" || leads_here "$link" || die 2 "$link is there already and leads elsewhere" \
         "move it out of the way, then run $self again"
 }
 

@@ -228,6 +228,16 @@ def test_what_is_half_installed_is_undone_too(machine: Machine) -> None:
     assert installed(machine) == before
 
 
+def test_the_links_of_two_homes_go(machine: Machine) -> None:
+    before = installed(machine)
+    place = ("--yes", "--prefix", f"{machine.folder}/srv")
+    for home in ("a", "b"):
+        assert machine.install(*place, HOME=f"{machine.folder}/{home}")[0] == 0
+        assert (machine.folder / home / ".local/bin/musgd").exists()
+    assert machine.install("--uninstall", *place)[0] == 0
+    assert installed(machine) == before
+
+
 def test_a_changed_checkout_or_another_extra_is_installed_anew(machine: Machine) -> None:
     machine.install("--yes")
     (machine.checkout / "musgd_cli/__init__.py").write_text("__version__ = 'x'\n")
@@ -532,6 +542,16 @@ def test_swap_is_made_for_its_flag_alone(machine: Machine) -> None:
     ]
     machine.install("--uninstall", "--yes")
     assert not swap.parent.exists()
+
+
+def test_swap_that_cannot_be_made_takes_no_room(machine: Machine) -> None:
+    (machine.folder / "bin/id").unlink()
+    machine.put("id", "#!/bin/sh\necho 0\n")
+    machine.put("dd", ': >"${2#of=}"\n')
+    machine.put("mkswap", "#!/bin/sh\nexit 1\n")
+    code, _, err = machine.install("--yes", "--with-swap")
+    assert (code, err[-1]) == (1, "mend: run ./install.sh without --with-swap")
+    assert not (prefix_of(machine) / "swap").exists()
 
 
 def test_swap_in_a_folder_with_a_space_is_seen_and_taken_off(machine: Machine) -> None:
