@@ -50,6 +50,7 @@ main() {
         */*) self=$0 ;;
         *) self=./$0 ;;
     esac
+    self=$(quoted "$self")
     root=$(dirname "$(readlink -f "$0")")
     venv=$root/.venv
     state=$venv/musgd # stamps, logs and temporary files, all of them ours
@@ -390,6 +391,20 @@ die() {
     fi
     printf 'error: %s\nmend: %s\n' "$2" "$3" >&2
     exit "$1"
+}
+
+# quoted WORDS: as a shell takes them for these words again.
+quoted() {
+    gap=
+    for word; do
+        case $word in
+            '' | *[!A-Za-z0-9_./=:,@%+-]*)
+                word="'$(printf '%s\n' "$word" | sed "s/'/'\\\\''/g")'"
+                ;;
+        esac
+        printf '%s' "$gap$word"
+        gap=' '
+    done
 }
 
 interrupted() {

@@ -10,7 +10,7 @@ NAMES='venv nano_agent.py musgd agent.stamp swap'
 SOURCE_PACKAGES=tensorrt,tensorrt-cu12,tensorrt-cu12-libs,tensorrt-cu13,tensorrt-cu13-libs
 
 board_main() {
-    asked=$*
+    asked=$(quoted "$@")
     read_options "$@"
     venv=$prefix/venv
     state=$venv/musgd
@@ -86,7 +86,7 @@ read_options() {
     [ "$tree" != / ] || tree=
     if [ -n "$tree" ]; then
         [ -n "$dry_run" ] || die 2 "--root reads a recorded machine, on which nothing can be installed" \
-            "$self --dry-run --root $tree"
+            "$self --dry-run --root $(quoted "$tree")"
         [ -d "$tree" ] || die 2 "$tree is no folder" "--root, the root of a recorded machine"
     fi
     case $extras in
@@ -183,7 +183,7 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        die 3 "$1 needs root, and there is no sudo" "run it as root: $*"
+        die 3 "$1 needs root, and there is no sudo" "run it as root: $(quoted "$@")"
     fi
 }
 
@@ -311,7 +311,7 @@ made agent.stamp
 exec python3 "$(dirname "$(readlink -f "$0")")/nano_agent.py" "$@"
 EOF
     chmod 755 "$prefix/musgd"
-    "$prefix/musgd" --help >/dev/null || die 1 "the agent does not start" "python3 $prefix/nano_agent.py --help"
+    "$prefix/musgd" --help >/dev/null || die 1 "the agent does not start" "python3 $(quoted "$prefix/nano_agent.py") --help"
     printf '%s\n' "$wanted" >"$prefix/agent.stamp"
 }
 
@@ -397,7 +397,7 @@ leads_here() {
 remove_swap() {
     is_there "$prefix/swap" || return 0
     ! has_swap || as_root swapoff "$prefix/swap" ||
-        die 1 "$prefix/swap is in use as swap" "sudo swapoff '$prefix/swap', then run $self --uninstall again"
+        die 1 "$prefix/swap is in use as swap" "sudo swapoff $(quoted "$prefix/swap"), then run $self --uninstall again"
     as_root rm -f "$prefix/swap" || :
 }
 

@@ -43,7 +43,8 @@ plan_venv() {
         read_wheelhouse
     else
         extras=$(joined "$own_extras,$extras")
-        [ -f "$root/pyproject.toml" ] || die 2 "$root holds no sources of musgd" "$self --offline $root"
+        [ -f "$root/pyproject.toml" ] || die 2 "$root holds no sources of musgd" \
+            "$self --offline $(quoted "$root")${asked:+ $asked}"
         refuse_extras
         source_sum=$(source_sum)
     fi

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -647,6 +648,23 @@ def test_a_prefix_is_no_part_of_the_agents_script(machine: Machine) -> None:
     )
     assert (done.returncode, done.stdout) == (0, "agent\n")
     assert not list(machine.folder.rglob("evil"))
+
+
+def test_what_it_says_to_type_holds_its_spaces_together(machine: Machine) -> None:
+    words = ["--prefix", f"{machine.folder}/Ada's home", "--extras", "report"]
+    _, _, err = machine.install(*words)
+    assert shlex.split(err[-1].partition(" goes on")[0])[1:] == ["./install.sh", "--yes", *words]
+    (machine.checkout / "pyproject.toml").unlink()
+    script = f"{machine.checkout.name}/install.sh"
+    done = subprocess.run(
+        ["sh", script, *words],
+        cwd=machine.folder,
+        env=machine.environ,
+        capture_output=True,
+        text=True,
+    )
+    mend = done.stderr.splitlines()[-1]
+    assert shlex.split(mend)[1:] == [script, "--offline", str(machine.checkout), *words]
 
 
 def test_training_is_refused_where_python_is_too_old(machine: Machine) -> None:
