@@ -49,10 +49,12 @@ board_main() {
     link_command
     leave
     trap - HUP INT TERM EXIT
-    printf 'musgd with %s is installed; musgd doctor tells what this board can do\n' "$what" >&2
-    case :$PATH: in
-        *:"$HOME/.local/bin":*) ;;
-        *) warn "$HOME/.local/bin is not on the PATH" "$link doctor, or log in again" ;;
+    command=musgd
+    [ -n "$link" ] || command=$(quoted "$target")
+    printf 'musgd with %s is installed; %s doctor tells what this board can do\n' "$what" "$command" >&2
+    case $link:$PATH: in
+        :* | *:"$HOME/.local/bin":*) ;;
+        *) warn "$HOME/.local/bin is not on the PATH" "$(quoted "$link") doctor, or log in again" ;;
     esac
 }
 
@@ -117,7 +119,8 @@ real() {
 # ---- doing it -------------------------------------------------------------------------------------
 
 is_done() {
-    [ -z "$packages" ] && [ -x "$target" ] && [ "$(readlink "$link" 2>/dev/null)" = "$target" ] || return 1
+    [ -z "$packages" ] && [ -x "$target" ] || return 1
+    [ -z "$link" ] || [ "$(readlink "$link" 2>/dev/null)" = "$target" ] || return 1
     [ -z "$with_swap" ] || has_swap || return 1
     if [ "$kind" = agent ]; then
         [ -f "$prefix/nano_agent.py" ] && grep -qsxF "$wanted" "$prefix/agent.stamp"
@@ -316,6 +319,7 @@ EOF
 }
 
 link_command() {
+    [ -n "$link" ] || return 0
     made=''
     make_folder "$(dirname "$link")"
     note "${made}link $link

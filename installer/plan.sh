@@ -30,6 +30,7 @@ EOF
     [ -z "$with_swap" ] || need_gb=$((need_gb + SWAP_MB / 1024))
     if [ -z "$tree" ]; then
         refuse_foreign
+        plan_link
         refuse_link
         refuse_clock
         is_done || refuse_place
@@ -258,11 +259,17 @@ refuse_foreign() {
 }
 
 refuse_place() {
-    for place in "$prefix" "$(dirname "$link")"; do
-        place=$(nearest_folder "$place")
-        [ -w "$place" ] || die 1 "cannot write to $place" "--prefix, a folder you may write to"
-    done
-    need_disk "$need_gb" "$(nearest_folder "$prefix")"
+    place=$(nearest_folder "$prefix")
+    [ -w "$place" ] || die 1 "cannot write to $place" "--prefix, a folder you may write to"
+    need_disk "$need_gb" "$place"
+}
+
+# No option moves the link, and musgd works without it: then link is empty.
+plan_link() {
+    place=$(nearest_folder "$(dirname "$link")")
+    [ ! -w "$place" ] && [ "$(readlink "$link" 2>/dev/null)" != "$target" ] || return 0
+    warn "cannot write to $place, so there will be no command musgd" "$(quoted "$target") doctor"
+    link=
 }
 
 refuse_link() {
@@ -319,7 +326,7 @@ print_plan() {
         fi
     fi
     [ -z "$with_swap" ] || printf '%-9s %s\n' swap "$prefix/swap, $SWAP_MB MB, until the next start"
-    printf '%-9s %s\n' command "$link"
+    printf '%-9s %s\n' command "${link:-$target}"
     printf '%-9s %s\n' disk "$need_gb GB"
 }
 

@@ -465,6 +465,28 @@ def test_a_place_that_cannot_be_written_to_is_told_before_asking(machine: Machin
     assert (code, err[0]) == (1, f"error: cannot write to {place}")
 
 
+def test_a_home_that_cannot_be_written_to_goes_without_the_link(machine: Machine) -> None:
+    home = machine.folder / "ro"
+    home.mkdir(mode=0o555)
+    if os.access(home, os.W_OK):
+        pytest.skip("root may write anywhere")
+    prefix = machine.folder / "a place"
+    before = installed(machine)
+    away = ("--yes", "--prefix", str(prefix))
+    code, _, err = machine.install(*away, HOME=str(home))
+    assert code == 0, err
+    command = f"'{prefix}/venv/bin/musgd' doctor"
+    assert err[:2] == [
+        f"warning: cannot write to {home}, so there will be no command musgd",
+        f"mend: {command}",
+    ]
+    assert f"command   {prefix}/venv/bin/musgd" in err
+    assert f"{command} tells what" in err[-1]
+    assert machine.install(*away, HOME=str(home))[2][-1].startswith("nothing to do")
+    assert machine.install("--uninstall", *away, HOME=str(home))[0] == 0
+    assert installed(machine) == before
+
+
 @pytest.mark.parametrize("way", ["symlink", "CDPATH"])
 def test_it_finds_its_folder_however_it_is_called(machine: Machine, way: str) -> None:
     environ = dict(machine.environ)
