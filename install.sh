@@ -41,6 +41,8 @@ Options of the installation:
   --no-apt                   install no packages of the system
   --with-swap                add 2 GB of swap until the next start
   --root DIR                 with --dry-run: plan for the machine recorded below DIR
+
+Later runs keep the extras, MUSGD_BOARD and MUSGD_PYTHON; --uninstall forgets them.
 EOF
 }
 

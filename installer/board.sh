@@ -46,6 +46,7 @@ board_main() {
     else
         install_venv
     fi
+    note_choices
     link_command
     leave
     trap - HUP INT TERM EXIT
@@ -163,6 +164,29 @@ note() {
     printf '%s' "$1" | while IFS= read -r line; do
         grep -qsxF "$line" "$manifest" || printf '%s\n' "$line" >>"$manifest"
     done
+}
+
+# What a person chose, for the next run too: a mend line knows nothing of it. It is noted once it is
+# there, for what cannot be installed is not to stay in the way.
+note_choices() {
+    [ -z "${MUSGD_BOARD-}" ] || note_choice board "$board"
+    [ "$kind" = venv ] || return 0
+    [ -z "${MUSGD_PYTHON-}" ] || note_choice python "$(real "$(command -v "$python")")"
+    # That there is any extra is what a board for the agent gets musgd by.
+    [ "$agent" = no ] || own_extras=
+    note_choice extras "$(joined "$(printf '%s\n' "$extras" | tr ',' '\n' |
+        grep -vxF -e "$(printf '%s\n' "$own_extras" | tr ',' '\n')")")"
+}
+
+# note_choice KEY VALUE: the last one of a key is the one that holds.
+note_choice() {
+    [ "$(chosen "$1")" = "$2" ] || printf '%s %s\n' "$1" "$2" >>"$manifest"
+}
+
+# chosen KEY
+chosen() {
+    [ "$(head -n 1 "$manifest" 2>/dev/null)" = "$MANIFEST_HEAD" ] || return 0
+    sed -n "s/^$1 //p" "$manifest" | tail -n 1
 }
 
 refuse_manifest() {

@@ -32,7 +32,13 @@ row() {
 # ---- the rules, in their order --------------------------------------------------------------------
 
 by_name() {
-    [ -z "$tree" ] && [ -n "${MUSGD_BOARD-}" ] || return 1
+    [ -z "$tree" ] || return 1
+    if [ -z "${MUSGD_BOARD-}" ]; then
+        board=$(chosen board)
+        decided_by='MUSGD_BOARD of an earlier run'
+        [ -n "$board" ] && [ -n "$(row "$board")" ]
+        return
+    fi
     if [ -z "$(row "$MUSGD_BOARD")" ]; then
         die 2 "MUSGD_BOARD=$MUSGD_BOARD names no board" \
             "set it to one of $(awk -F'|' '!/^#/ { printf "%s%s", c, $1; c = ", " }' "$table"), or unset it"

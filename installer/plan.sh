@@ -16,6 +16,7 @@ make_plan() {
 $(row "$board")
 EOF
     refuse_userland
+    [ -n "$tree" ] || extras=$(joined "$(chosen extras),$extras")
     kind=venv
     if [ "$agent" = yes ] && [ -z "$extras" ] && { [ -n "$l4t" ] || ! has_new_python; }; then
         kind=agent
@@ -90,7 +91,15 @@ has_new_python() {
         python_version=$(recorded_python)
         [ -z "$python_version" ] || [ "${python_version#*.}" -ge 11 ]
     else
-        [ -n "${MUSGD_PYTHON-}" ] || (find_python) 2>/dev/null
+        [ -n "${MUSGD_PYTHON-}" ] || (find_board_python) 2>/dev/null
+    fi
+}
+
+# The one that was chosen for this prefix, as long as it is there.
+find_board_python() {
+    python=$(chosen python)
+    if [ -n "${MUSGD_PYTHON-}" ] || [ -z "$python" ] || ! new_enough; then
+        find_python
     fi
 }
 
@@ -128,7 +137,7 @@ refuse_userland() {
 
 read_board_python() {
     if [ -z "$tree" ]; then
-        find_python
+        find_board_python
         facts=$("$python" -P -c 'import platform, sys; print(platform.python_version(), sys.base_prefix)')
         python_version=${facts%% *}
         base="$(minor) ${facts#* }"
@@ -214,7 +223,7 @@ if python and python not in made["pythons"]:
     refuse(3, f"the wheelhouse is for Python {has}, and this is {python}", f"{anew} --python {python}")
 lacking = [name for name in extras.split(",") if name and name not in made["extras"]]
 if lacking:
-    refuse(2, f"the wheelhouse has no {lacking[0]}", f"{anew} --extras {','.join(lacking)}")
+    refuse(2, f"the wheelhouse has no {lacking[0]}", f"{anew} --extras {extras}")
 print(0, ",".join(made["extras"]), "", sep="\n")
 EOF
     ) || die 2 "$offline is no wheelhouse that can be read" \

@@ -249,6 +249,26 @@ def test_a_changed_checkout_or_another_extra_is_installed_anew(machine: Machine)
     assert machine.notes()[-1].endswith("[onnx,report]")
 
 
+def test_what_was_chosen_once_holds_until_it_is_undone(machine: Machine) -> None:
+    before = installed(machine)
+    machine.put("mine", PYTHON)
+    machine.put("python3", OLD_PYTHON)
+    chosen = {"MUSGD_BOARD": "generic-arm64", "MUSGD_PYTHON": "mine"}
+    assert machine.install("--yes", "--extras", "report", **chosen)[0] == 0
+    machine.notes()
+    code, _, err = machine.install("--yes", "--extras", "litert", MUSGD_BOARD="")
+    assert code == 0, err
+    assert machine.notes()[-1].endswith("[ncnn,onnx,report,litert]")
+    assert not any("Python" in line for line in err if line.startswith("["))  # the same venv
+    _, plan, _ = machine.install("--dry-run", MUSGD_BOARD="")
+    assert "generic-arm64: 64-bit ARM board (MUSGD_BOARD of an earlier run)" in plan
+    assert machine.install("--yes", MUSGD_BOARD="")[2][-1].startswith("nothing to do")
+    (machine.folder / "bin/mine").rename(machine.folder / "bin/python3")
+    assert machine.install("--dry-run", MUSGD_BOARD="")[0] == 0
+    assert machine.install("--uninstall", "--yes", MUSGD_BOARD="")[0] == 0
+    assert installed(machine) == before
+
+
 def test_without_a_yes_and_without_a_terminal_nothing_is_done(machine: Machine) -> None:
     for arguments in ((), ("--extras", "train")):
         before = installed(machine)
