@@ -91,6 +91,8 @@ run_tests() {
     check ruff format --check
     check mypy
     check lint-imports
+    # All of them take minutes: a file's tests stay together, for they share what they trained.
+    [ $# -gt 0 ] || set -- --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
     check pytest "$@"
 }
 

@@ -254,6 +254,7 @@ install_venv() {
     venv_name=$venv
     disk_folder=$prefix
     steps=2
+    [ -z "$torch_step" ] || steps=3
     note "made venv
 "
     distrust_stamps
@@ -261,7 +262,6 @@ install_venv() {
     export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$state/cache}"
     ensure venv "$base" make_venv
     if [ -n "$torch_step" ]; then
-        steps=3
         board_base=$base
         board_wanted=$wanted
         read_project

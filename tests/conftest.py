@@ -17,6 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 
 # As musgd itself has it for training; torch's OpenMP reads it once, when it is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the others have the other cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy board is slow, not wrong: no example fails for the time it took.
 settings.register_profile("any-machine", deadline=None)

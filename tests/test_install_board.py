@@ -450,7 +450,10 @@ def test_what_somebody_removed_is_made_again(machine: Machine, lost: str) -> Non
 def test_a_gpu_that_comes_later_is_more_to_do(machine: Machine) -> None:
     train = ("--yes", "--extras", "train")
     machine.put("df", "#!/bin/sh\necho Filesystem\necho / 9 9 99999999 1% /\n")
-    assert machine.install(*train)[0] == 0
+    code, _, err = machine.install(*train)
+    assert code == 0
+    steps = [line[:5] for line in err if line.startswith("[")]
+    assert steps == ["[1/3]", "[2/3]", "[3/3]"]
     assert machine.install(*train)[2][-1].startswith("nothing to do")
     machine.put("nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\n")
     machine.notes()
