@@ -1,11 +1,13 @@
 """A board that cannot run musgd: one file of ours measures there with TensorRT's ``trtexec``.
 
 That is a Jetson Nano, whose JetPack 4.6 ends at Python 3.6; see `musgd_cli.board.nano_agent`. The
-engine that it builds stays beside the model's copy there, for the next time.
+engine that it builds stays there, for the next time; none is sent, for it is machine code, and one
+that came with a model could be anybody's.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from musgd_cli.board import NANO_AGENT
@@ -25,6 +27,9 @@ _LENGTHS = {
     "bench.idle_s": "--idle",
 }
 """Settings that the agent takes, and as what."""
+
+_ONNX = re.compile(r".+\.onnx([._]data)?")
+"""Names of a model, and of its data: all that is sent."""
 
 _THREADS = (1,)
 """What its reports say: a GPU is timed."""
@@ -66,12 +71,18 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
         )
     if left_out := len(request.subjects) - len(fitting):
         tell(board, f"left out: {count(left_out, 'model')} not for TensorRT on a {host.board}")
-    models = [of_model(subject) for subject in fitting]
+    sound = [one for one in fitting if all(map(_ONNX.fullmatch, one.artifact.files))]
+    for subject in fitting:
+        if subject not in sound:
+            files = ", ".join(subject.artifact.files)
+            what = f"{board}: {subject.path} holds more than an ONNX and its data: {files}"
+            yield subject, MusgdError(what, f"musgd export RUN --target {host.board}")
+    models = [of_model(subject) for subject in sound]
     if lacking := shelf.lacking(models):
         tell(board, f"copying {in_words(lacking)}: {count(len(lacking), 'model')}")
         for parcel in lacking:
             shelf.send(parcel)
-    for subject, model in zip(fitting, models, strict=True):
+    for subject, model in zip(sound, models, strict=True):
         tell(board, f"measuring {subject.path}")
         folder = shelf.lay_out({}, {})
         speech = Speech(board, tell)

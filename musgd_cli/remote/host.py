@@ -19,6 +19,9 @@ from musgd_cli.report.wording import count
 # Where install.sh puts it is in a person's PATH, and often not in that of a command over ssh.
 _FIND = 'command -v musgd || command -v "$HOME/.local/bin/musgd"'
 
+_AGENT = "on a Jetson with JetPack 4.6"
+"""Stands in the help of the agent, which install.sh puts on a Nano under the same name."""
+
 
 def measure(connection: Connection, request: Request, tell: Tell) -> Found:
     """Have a board's musgd measure models. See `musgd_cli.remote.session.Measure`.
@@ -27,19 +30,27 @@ def measure(connection: Connection, request: Request, tell: Tell) -> Found:
     is scored, of the data set given or of each run's own where that is here.
 
     Raises:
-        MusgdError: The board has no musgd, or one of another major schema; its disk cannot be
-            written; or the connection broke.
+        MusgdError: The board has no musgd, the Nano's agent, or one of another major schema; its
+            disk cannot be written; or the connection broke.
         UsageError: A setting or the data set is wrong.
     """
     board = connection.destination
-    musgd = connection.run(["sh", "-c", _FIND]).out.strip()
+    musgd = next(iter(connection.run(["sh", "-c", _FIND]).out.splitlines()), "")
     if not musgd:
         raise MusgdError(
             f"{board}: there is no musgd, neither in its PATH nor as ~/.local/bin/musgd",
             "run install.sh there; for a board that cannot: musgd bench --agent "
             f"{shlex.quote(board)}",
         )
-    host = _host(connection, musgd)
+    try:
+        host = _host(connection, musgd)
+    except MusgdError:
+        if _AGENT not in connection.run([musgd, "--help"]).out:
+            raise
+        raise MusgdError(
+            f"{board}: its musgd is the agent for a Jetson Nano, and --host is for a whole one",
+            f"musgd bench --agent {shlex.quote(board)}",
+        ) from None
     words = [musgd, "bench", "--json", *request.options, *_settings(board, request, host)]
 
     def runs_there(artifact: Artifact) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +16,38 @@ _KINDS: dict[int, type[MusgdError]] = {
 }
 
 _MEND = "run the same command on the board to see all it says"
+
+
+_HALF = 2**15
+"""Bytes that are kept of what is said first, and as many of what is said last."""
+
+
+class Ear(threading.Thread):
+    """Hears what a program says on stderr, and keeps the first and the last of it.
+
+    Args:
+        process: The program, whose stderr is a pipe.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._heard = b""
+        self.start()
+
+    def run(self) -> None:
+        """Listen until the end."""
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            for line in iter(lambda: stderr.readline(_HALF), b""):
+                heard = self._heard + line
+                self._heard = heard[:_HALF] + heard[_HALF:][-_HALF:]
+
+    def heard(self) -> str:
+        """Return what was said so far; all of it, where the program has ended."""
+        if self._process.poll() is not None:
+            self.join(1.0)  # what it started may hold the pipe open
+        return self._heard.decode("utf-8", "replace")
 
 
 class Tell(Protocol):

@@ -26,6 +26,7 @@ from typing import IO, Self
 
 from musgd_cli.errors import MusgdError, UnsupportedError, UsageError
 from musgd_cli.remote.answers import printable
+from musgd_cli.remote.speech import Ear
 
 PROGRAM = "MUSGD_SSH"
 """The variable with the ssh to call."""
@@ -47,8 +48,11 @@ _OPTIONS = (
 _BEGIN = "--- musgd begins ---"
 """Before it stands what the board's shell prints of itself."""
 
-_LOST = frozenset({255, -signal.SIGTERM, -signal.SIGKILL})
-"""Exit codes of ssh that are its own; every other one is the command's."""
+_FAILED = 255
+"""What ssh ends with when it fails; every other exit code is the command's."""
+
+_LOST = frozenset({_FAILED, -signal.SIGTERM, -signal.SIGKILL})
+"""Exit codes of a connection that failed or was ended here."""
 
 GRACE_S = 10.0
 """What a board has to end its work in before the line is cut."""
@@ -56,11 +60,17 @@ GRACE_S = 10.0
 GREETING_S = 60.0
 """What a board has to let us in and start a shell in; one that computes on every core is slow."""
 
-MOST_BYTES = 2**29
+MOST_BYTES = 2**26
 """Of what a command prints; reports of hours are smaller."""
 
-_LINE = 2**16
+MOST_LINES = 10_000
+"""Of what a command says on stderr."""
+
+_LINE = 2**12
 """Bytes of one line; what is longer is taken as several."""
+
+_CHUNK = 2**16
+"""Bytes that are read at once."""
 
 _HOLD = f"echo '{_BEGIN}'; echo \"$HOME\"; exec cat >/dev/null"
 """Keeps the connection open for as long as our end of its stdin."""
@@ -137,7 +147,7 @@ class Connection:
         """The home folder there."""
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
+        self._ear: Ear | None = None
         self._working: dict[subprocess.Popen[bytes], bool] = {}
         """Those at work on the board; true where a thread of ours writes to them."""
         self._abandoned = False
@@ -152,16 +162,15 @@ class Connection:
         """
         # Not TMPDIR, which may be deep: the path of a socket has 104 characters at most.
         self._folder = Path(tempfile.mkdtemp(prefix="musgd-", dir="/tmp"))
-        self._errors = tempfile.TemporaryFile()
         try:
             with self._lock:
                 if self._abandoned:
                     raise self._broke("interrupted")
                 self._master = self._start(
                     ["sh", "-c", _HOLD],
-                    errors=self._errors,
                     options=("-o", "ControlMaster=yes", "-o", "ControlPersist=no"),
                 )
+            self._ear = Ear(self._master)
             self.home = self._greeting(self._master)
         except BaseException:
             self._close()
@@ -192,29 +201,33 @@ class Connection:
             MusgdError: The connection broke, or the command prints without end.
         """
         out: list[bytes] = []
-        last = ""
+        last, n_lines = "", 0
         with self._at_work(["sh", "-c", _WORK, "musgd", folder, clear, *command]) as worker:
             stdout, stderr = worker.stdout, worker.stderr
             assert stdout is not None
             assert stderr is not None
 
             def read() -> None:
-                for chunk in iter(lambda: stdout.read(_LINE), b""):
+                for chunk in iter(lambda: stdout.read(_CHUNK), b""):
                     out.append(chunk)
-                    if len(out) * _LINE > MOST_BYTES:
-                        worker.terminate()
+                    if len(out) * _CHUNK > MOST_BYTES:
+                        _signal(worker, signal.SIGTERM)
                         return
 
             reader = threading.Thread(target=read, daemon=True)
             reader.start()
             for line in iter(lambda: stderr.readline(_LINE), b""):
-                last = _printable(line).rstrip()
+                last = printable(line.decode("utf-8", "replace")).rstrip()
                 on_line(last)
+                n_lines += 1
+                if n_lines > MOST_LINES:
+                    _signal(worker, signal.SIGTERM)
+                    break
             reader.join()
             code = worker.wait()
-        if len(out) * _LINE > MOST_BYTES:
+        if n_lines > MOST_LINES or len(out) * _CHUNK > MOST_BYTES:
             raise MusgdError(
-                f"{self.destination}: {command[0]} there printed more than {MOST_BYTES >> 20} MB",
+                f"{self.destination}: {printable(command[0])} there prints without end",
                 f"see what it prints: {self._typed()}",
             )
         if code in _LOST:
@@ -236,16 +249,14 @@ class Connection:
         Raises:
             MusgdError: The script failed, or the connection broke.
         """
-        with tempfile.TemporaryFile() as errors:
-            command = ["sh", "-c", script, "musgd", *arguments]
-            with self._at_work(command, errors=errors, writes=True) as sender:
-                assert sender.stdin is not None
-                with contextlib.suppress(BrokenPipeError):  # the exit code says why
-                    write(sender.stdin)
-                    sender.stdin.close()
-                code = sender.wait()
-            errors.seek(0)
-            said = _printable(errors.read()).strip().splitlines() or [""]
+        with self._at_work(["sh", "-c", script, "musgd", *arguments], writes=True) as sender:
+            ear = Ear(sender)
+            assert sender.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # the exit code says why
+                write(sender.stdin)
+                sender.stdin.close()
+            code = sender.wait()
+            said = printable(ear.heard()).strip().splitlines() or [""]
         if code in _LOST:
             raise self._broke(said[-1])
         if code:
@@ -264,29 +275,22 @@ class Connection:
         for process, writes in working.items():
             _hang_up(process, writes=writes)
         if connecting is not None:
-            connecting.terminate()
+            _signal(connecting, signal.SIGTERM)
 
     def cut(self) -> None:
         """End all that is left of an abandoned connection at this end."""
         with self._lock:
             left = [*self._working, *([self._master] if self._master else [])]
         for process in left:
-            process.kill()
+            _signal(process, signal.SIGKILL)
 
     # ------------------------------------------------------------------------------- processes
 
     def _start(
-        self,
-        command: Sequence[str],
-        *,
-        errors: IO[bytes] | None = None,
-        options: Sequence[str] = ("-o", "ControlMaster=no"),
+        self, command: Sequence[str], *, options: Sequence[str] = ("-o", "ControlMaster=no")
     ) -> subprocess.Popen[bytes]:
         assert self._folder is not None
         program = _program()
-        # ssh hands one line to the login shell there, whichever that is: what stands in single
-        # quotes is left alone by all of them, and sh reads the rest.
-        line = " ".join(map(shlex.quote, command))
         try:
             return subprocess.Popen(
                 [
@@ -296,11 +300,11 @@ class Connection:
                     *("-o", f"ControlPath={self._folder / 'line'}"),
                     "--",
                     self.destination,
-                    line,
+                    _line(command),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if errors is None else errors,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
         except OSError as error:
@@ -317,15 +321,16 @@ class Connection:
 
         def give_up() -> None:
             late.set()
-            master.terminate()
+            _signal(master, signal.SIGTERM)
 
         timer = threading.Timer(GREETING_S, give_up)
         timer.daemon = True
         timer.start()
         begun, home = False, ""
         try:
-            assert master.stdout is not None
-            lines = iter(master.stdout.readline, b"")
+            stdout = master.stdout
+            assert stdout is not None
+            lines = iter(lambda: stdout.readline(_LINE), b"")
             # What a shell prints of itself, as a title, may lack the end of its line.
             begun = any(line.rstrip().endswith(_BEGIN.encode()) for line in lines)
             if begun:
@@ -333,7 +338,7 @@ class Connection:
             if home:
                 return home
             _hang_up(master)
-            master.wait()
+            code = master.wait()
         finally:
             timer.cancel()
         if late.is_set():
@@ -346,16 +351,16 @@ class Connection:
                 f"{self.destination}: its HOME is empty",
                 f"give the user there a home folder: {self._typed()} getent passwd",
             )
-        raise self._refused(self._said())
+        raise self._refused(code)
 
     @contextlib.contextmanager
     def _at_work(
-        self, command: Sequence[str], *, errors: IO[bytes] | None = None, writes: bool = False
+        self, command: Sequence[str], *, writes: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
         with self._lock:
             if self._abandoned:
                 raise self._broke("interrupted")
-            process = self._start(command, errors=errors)
+            process = self._start(command)
             self._working[process] = writes
         try:
             yield process
@@ -369,8 +374,6 @@ class Connection:
         if self._master is not None:
             _hang_up(self._master)
             _wait_or_kill(self._master)
-        if self._errors is not None:
-            self._errors.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -378,9 +381,7 @@ class Connection:
 
     def _said(self) -> str:
         """Return what the connection's own ssh said."""
-        assert self._errors is not None
-        self._errors.seek(0)
-        return _printable(self._errors.read()).strip()
+        return "" if self._ear is None else printable(self._ear.heard()).strip()
 
     def _typed(self) -> str:
         """Return how a person connects, for a mend."""
@@ -389,17 +390,26 @@ class Connection:
     def _broke(self, last: str, left: str = "") -> MusgdError:
         said = (self._said() or last).splitlines()
         mend = "see that the board has power and network, then run the command again"
+        if left:
+            mend += f"; what it had measured stays there for a day, in {printable(left)}"
         return MusgdError(
             f"{self.destination}: the connection broke{f': {said[-1].strip()}' if said else ''}",
-            f"{mend}; what it had measured stays there for a day, in {left}" if left else mend,
+            mend,
         )
 
-    def _refused(self, said: str) -> MusgdError:
-        typed = self._typed()
+    def _refused(self, code: int) -> MusgdError:
+        typed, said = self._typed(), self._said()
+        lines = said.splitlines()
+        if code != _FAILED:  # we were let in, and what was said is the board's
+            return MusgdError(
+                f"{self.destination}: its shell ended with exit code {code}"
+                + (f": {lines[-1].strip()}" if lines else ""),
+                f"see what it does, perhaps in its .bashrc: {typed} true",
+            )
         for pattern, what, mend in _REFUSALS:
             if re.search(pattern, said):
                 return MusgdError(f"{self.destination}: {what}", mend(typed, said))
-        lines = said.splitlines() or ["it did not answer"]
+        lines = lines or ["it did not answer"]
         return MusgdError(
             f"{self.destination}: {lines[-1].removeprefix('ssh: ').strip()}",
             f"see that it is on and in this network: {typed}",
@@ -420,8 +430,16 @@ def _program() -> list[str]:
         ) from error
 
 
-def _printable(said: bytes) -> str:
-    return printable(said.decode("utf-8", "replace"))
+def _line(command: Sequence[str]) -> str:
+    """Return words as a line that every login shell hands on alike, to an sh.
+
+    ssh gives the line to whichever shell that is. What stands in single quotes is left alone by
+    all of them, but that csh takes no end of a line there, nor a ``!``, and fish no ``\\\\``.
+    """
+    text = f"exec {shlex.join(command)}"
+    for letter in "\\\n!":  # the backslash first
+        text = text.replace(letter, f"\\0{ord(letter):03o}")
+    return f"""sh -c 'eval "$(printf %b "$1")"' musgd {shlex.quote(text)}"""
 
 
 def _let_in(typed: str, _: str) -> str:
@@ -437,8 +455,12 @@ def _let_in(typed: str, _: str) -> str:
 
 
 def _forget(typed: str, said: str) -> str:
-    removal = re.search(r"^\s*(ssh-keygen -f .* -R .*\S)\s*$", said, re.MULTILINE)
-    command = removal[1] if removal else "ssh-keygen -R with the host's name"
+    command = "ssh-keygen -R with the host's name"
+    for line in said.splitlines():
+        with contextlib.suppress(ValueError):  # a quote that does not end
+            match shlex.split(line):
+                case ["ssh-keygen", "-f", _, "-R", _] as words:
+                    command = shlex.join(words)  # quoted anew: a board can say such words too
     return f"if it was set up anew: {command}, then {typed}; if you know of no reason, do not"
 
 
@@ -470,7 +492,7 @@ _REFUSALS: tuple[tuple[str, str, Callable[[str, str], str]], ...] = (
 def _hang_up(process: subprocess.Popen[bytes], *, writes: bool = False) -> None:
     """Let a process know that nothing more comes: what works on the board ends by it."""
     if writes:  # its stdin is in use by the thread that writes
-        process.terminate()
+        _signal(process, signal.SIGTERM)
     elif process.stdin is not None:
         # It may have ended, or another thread of ours have hung up.
         with contextlib.suppress(BrokenPipeError, ValueError):
@@ -483,5 +505,12 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(GRACE_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _signal(process, signal.SIGKILL)
         process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a process and what it started: an ssh, where `PROGRAM` names a script."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import tiny_artifact as tiny
 from conftest import MODEL
-from loopback import Network, pretend, prints
+from loopback import Network, install, pretend, prints
 from made_reports import report
 
 from musgd_cli.__main__ import main
+from musgd_cli.board import NANO_AGENT
 
 FAKE = Path(__file__).parents[1] / "board/fake_trtexec.py"
 NANO = "runs/r/artifacts/jetson-nano-tensorrt-fp16-64"
@@ -113,8 +114,34 @@ def test_what_the_agent_cannot_do_is_said(
 def test_without_a_model_for_it_nothing_is_measured(
     network: Network, workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network.board("idle", MUSGD_BOARD="jetson-nano")
+    home = network.board("idle", MUSGD_BOARD="jetson-nano")
     assert main(["bench", "r", "--agent", "idle"]) == 3
     err = capsys.readouterr().err
     assert "error: idle: none of the models is built for TensorRT on a jetson-nano" in err
     assert "mend: musgd export RUN --target jetson-nano" in err
+    # An engine that came with a model is machine code, and is not sent.
+    Path(NANO).mkdir(parents=True)
+    for name in ("model.onnx", "of-anybody.engine"):
+        (Path(NANO) / name).write_bytes(b"anything")
+    files = ("model.onnx", "of-anybody.engine")
+    tiny.describe(Path(NANO), "tensorrt", files, target="jetson-nano")
+    assert main(["bench", "r", "--agent", "idle"]) == 1
+    err = capsys.readouterr().err
+    assert f"error: idle: {NANO} holds more than an ONNX and its data: {', '.join(files)}" in err
+    assert {file.name for file in home.rglob("files/*/*/*")} == {"nano_agent.py"}
+
+
+@pytest.mark.skipif(shutil.which("python3", path="/usr/bin:/bin") is None, reason="no python3")
+def test_a_host_whose_musgd_is_the_agent_is_no_host(
+    network: Network, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = network.board("small", MUSGD_BOARD="jetson-nano")
+    agent = f"exec {shlex.join(['python3', NANO_AGENT])}"
+    refuses = "echo 'error: unrecognized arguments: --json' >&2; exit 2"
+    for doctor in (refuses, f"{agent} doctor"):  # of before, and of now
+        install(home, f'[ "$1" != doctor ] || {{ {doctor}; }}\n{agent} "$@"')
+        assert main(["bench", "r", "--host", "small"]) == 1
+        assert capsys.readouterr().err.splitlines() == [
+            "error: small: its musgd is the agent for a Jetson Nano, and --host is for a whole one",
+            "mend: musgd bench --agent small",
+        ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from musgd_cli.errors import ExitCode, UnsupportedError, UsageError
-from musgd_cli.remote.speech import Speech
+from musgd_cli.remote.speech import Ear, Speech
 
 
 def heard(*lines: str, code: int) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
@@ -49,3 +51,14 @@ def test_an_end_without_a_word_is_a_failure_too() -> None:
     _, ((_, what, mend, code),) = heard("Traceback", "Segmentation fault", code=139)
     assert what == "pi: it ended with exit code 139: Segmentation fault"
     assert (mend, code) == ("run the same command on the board to see all it says", 1)
+
+
+def test_of_endless_words_the_first_and_the_last_are_kept() -> None:
+    says = "exec >&2; echo first; head -c 1000000 /dev/zero | tr '\\0' x; echo; echo last"
+    with subprocess.Popen(["sh", "-c", says], stderr=subprocess.PIPE) as process:
+        ear = Ear(process)
+        process.wait()
+        heard = ear.heard()
+    assert heard.startswith("first\nx")
+    assert heard.endswith("x\nlast\n")
+    assert len(heard) == 2**16
