@@ -11,8 +11,6 @@ import loopback
 import pytest
 import tiny_artifact as tiny
 
-MODEL = "runs/r/artifacts/x86-cpu-null-fp32-64"
-
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Network]:
@@ -26,7 +24,7 @@ def workshop(network: loopback.Network, tmp_path: Path, monkeypatch: pytest.Monk
     """A folder to call musgd in, with a run ``r`` of one null artifact and a data set."""
     monkeypatch.setenv("MUSGD_SSH", shlex.join(["ssh", "-F", str(network.config)]))
     monkeypatch.chdir(tmp_path)
-    tiny.make_null(Path(MODEL))
+    tiny.make_null(Path(loopback.MODEL))
     tiny.make_data(Path("squares"), n_images=2)
     return tmp_path
 

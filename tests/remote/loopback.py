@@ -25,6 +25,9 @@ import pytest
 
 from musgd_cli.records import BenchReport, DoctorReport, Host
 
+MODEL = "runs/r/artifacts/x86-cpu-null-fp32-64"
+"""Of the workshop that the tests stand in."""
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_artifact as tiny
-from conftest import MODEL
-from loopback import Network, install, pretend, prints
+from loopback import MODEL, Network, install, pretend, prints
 from made_reports import report
 
 from musgd_cli.__main__ import main

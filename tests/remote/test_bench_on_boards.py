@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 import tiny_artifact as tiny
-from conftest import MODEL
-from loopback import Network, pretend, prints
+from loopback import MODEL, Network, pretend, prints
 from made_reports import HOST, report
 
 from musgd_cli.__main__ import main
