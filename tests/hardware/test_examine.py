@@ -184,7 +184,7 @@ def test_wheels_that_die_on_an_a72(torch: str, cpu: str, bad: bool) -> None:
     found = live(**{**PI, "cpu": cpu, "runtimes": {**PI["runtimes"], "torch": torch}})
     assert ("torch build" in found) == bad
     if bad:
-        assert found["torch build"].mend == "pip install 'torch>=2.6,<2.10' torchvision"
+        assert found["torch build"].mend == pip("install 'torch>=2.6,<2.10' torchvision")
         assert not found["torch build"].advice
 
 
