@@ -54,11 +54,12 @@ def engine_class(runtime: str) -> type[Engine]:
             f"{runtime} is not installed: there is no module {error.name}", ENGINE_EXTRAS[runtime]
         ) from error
     except (ImportError, OSError) as error:
-        wheel = "ai-edge-litert" if runtime == "litert" else runtime
+        from musgd_cli.runtime.engine import WHEELS
+
         raise ExtraError(
             f"{runtime} is installed but does not load: {error}",
             ENGINE_EXTRAS[runtime],
-            pip(f"install --force-reinstall {wheel}, or see musgd doctor"),
+            pip(f"install --force-reinstall {WHEELS.get(runtime, runtime)}, or see musgd doctor"),
         ) from error
     loaded: type[Engine] = getattr(module, _CLASSES[runtime])
     return loaded

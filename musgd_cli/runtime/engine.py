@@ -90,7 +90,7 @@ def cannot_load(folder: Path, artifact: Model, why: object) -> MusgdError:
         # Late: a board's hot start has no failure to mend.
         from musgd_cli.installation import pip
 
-        newer = pip(f"install --upgrade {_WHEELS.get(artifact.runtime, artifact.runtime)}")
+        newer = pip(f"install --upgrade {WHEELS.get(artifact.runtime, artifact.runtime)}")
         return UnsupportedError(what, f"{newer}, or export the model for an older one")
     return MusgdError(what, _AGAIN)
 
@@ -105,8 +105,8 @@ def cannot_run(artifact: Model, why: object) -> MusgdError:
 
 _AGAIN = "export it again, with musgd export or what made it; or copy the whole model once more"
 
-_WHEELS = {"litert": "ai-edge-litert"}
-"""Those that are called otherwise than the runtime."""
+WHEELS = {"litert": "ai-edge-litert"}
+"""Wheels that are called otherwise than their runtime."""
 
 # What the runtimes say of a model that is newer than they are.
 _SOUNDS_NEWER = re.compile(
