@@ -1884,6 +1884,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except AgentError as error:
         sys.stderr.write(f"error: {error.what}\nmend: {error.mend}\n")
         return error.code
+    except BrokenPipeError:  # who read stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return FAILED
     except KeyboardInterrupt:
         sys.stderr.write(
             "error: interrupted\nmend: run it again; an engine that is built is kept\n"

@@ -117,6 +117,18 @@ def test_doctor_tells_what_musgd_doctor_tells(board):
     assert json.loads(done.stdout) == detect(BOARDS / board).model_dump(mode="json")
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure_to_tell_of():
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, NANO_AGENT, "doctor", "--root", BOARDS / "jetson-nano"],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("board", [board for board in boards.BOARDS if board.is_jetson])
 def test_every_jetson_is_told_by_its_device_tree_and_by_its_tnspec(board, tmp_path):
     def of(tree: Path) -> tuple[object, object]:
