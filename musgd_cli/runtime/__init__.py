@@ -56,10 +56,11 @@ def engine_class(runtime: str) -> type[Engine]:
     except (ImportError, OSError) as error:
         from musgd_cli.runtime.engine import WHEELS
 
+        anew = pip(f"install --force-reinstall {WHEELS.get(runtime, runtime)}")
         raise ExtraError(
             f"{runtime} is installed but does not load: {error}",
             ENGINE_EXTRAS[runtime],
-            pip(f"install --force-reinstall {WHEELS.get(runtime, runtime)}, or see musgd doctor"),
+            f"{anew}, or see musgd doctor",
         ) from error
     loaded: type[Engine] = getattr(module, _CLASSES[runtime])
     return loaded
